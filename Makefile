@@ -1,0 +1,48 @@
+# One task runner. `make setup` is run by every other target that needs it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export OMP_NUM_THREADS ?= 1
+export RAY_USAGE_STATS_ENABLED ?= 0
+export RAY_ENABLE_UV_RUN_RUNTIME_ENV ?= 0
+
+.PHONY: help setup demo test test-slow test-gpu check fmt bench docs clean
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+setup: $(STAMP)  ## a .venv with the gristmill command in it
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check --upgrade "pip>=24" wheel
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[clip,s3,dev]"
+	touch $@
+
+demo: $(STAMP)  ## the main job on the embedded pool, about five minutes on two cores
+	$(BIN)/gristmill demo --out runs/demo
+
+test: $(STAMP)  ## the test suite, under ten minutes on two cores
+	$(BIN)/python -m pytest
+
+test-slow: $(STAMP)  ## the checks that take minutes each
+	$(BIN)/python -m pytest -m slow --timeout 1500
+
+test-gpu: $(STAMP)  ## the checks that need a CUDA device
+	$(BIN)/python -m pytest -m gpu --timeout 1500
+
+check: $(STAMP)  ## format, lint, types, import directions, spelling
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell platform jobs cluster tests docs README.md CHANGELOG.md CONTRIBUTING.md Makefile pyproject.toml
+
+fmt: $(STAMP)  ## format and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP)  ## measured comparisons, written to docs/results/
+	$(BIN)/python tests/bench/run.py
+
+clean:  ## remove what the targets above made
+	rm -rf $(VENV) runs build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

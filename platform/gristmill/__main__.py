@@ -1,0 +1,7 @@
+"""`python -m gristmill`."""
+
+import sys
+
+from gristmill.recipes.commands import main
+
+sys.exit(main())

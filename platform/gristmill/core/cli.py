@@ -1,0 +1,115 @@
+"""From words on the command line to a job: tyro over the job's dataclass, recipe by recipe."""
+
+import dataclasses
+import importlib
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+from gristmill.core.errors import GristmillError
+from gristmill.core.job import Job, run_job
+
+J = TypeVar("J", bound=Job)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Command:
+    """One `GROUP VERB`: what it does, and where its job class or its recipes are."""
+
+    help: str
+    """One line."""
+    job: str = ""
+    """`module:Class` of the job, for a verb without recipes."""
+    recipes: str = ""
+    """Module whose public functions are the recipes; the first word after the verb picks one."""
+    recipe_word: str = "RECIPE"
+    """What that word is called in help."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Invocation(Generic[J]):
+    """What one call of the command asks for."""
+
+    job: J
+    """The job."""
+    plan: bool = False
+    """Say what would be read, written and spent, and stop."""
+    overwrite: bool = False
+    """Replace what another run left in --out."""
+
+
+def recipes_of(module_name: str) -> dict[str, Callable[[], Any]]:
+    """The recipes of a module: its own public functions, by name."""
+    module = importlib.import_module(module_name)
+    found = {
+        name: value
+        for name, value in vars(module).items()
+        if callable(value)
+        and not name.startswith("_")
+        and not isinstance(value, type)
+        and getattr(value, "__module__", "") == module_name
+    }
+    return dict(sorted(found.items()))
+
+
+def parse(kind: type[J], argv: Sequence[str], *, prog: str, about: str, default: J | None) -> Any:
+    """An `Invocation` of `kind` from words; exits with help or a usage message as tyro does."""
+    import tyro
+
+    fallback: Any = tyro.MISSING if default is None else default
+    return tyro.cli(
+        Invocation[kind],  # type: ignore[valid-type]
+        args=list(argv),
+        prog=prog,
+        description=about,
+        default=Invocation(job=fallback),
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+    )
+
+
+def invoke(invocation: Invocation[Any]) -> int:
+    """Plan or run a parsed invocation; the process's exit status."""
+    if invocation.plan:
+        print(invocation.job.plan().text())
+        return 0
+    run = run_job(invocation.job, overwrite=invocation.overwrite)
+    done = run.done() or {}
+    for name, value in done.get("summary", {}).items():
+        if isinstance(value, bool | int | float | str):
+            print(f"{name}: {value:,}" if isinstance(value, int) else f"{name}: {value}")
+    print(f"done: {run.uri}")
+    return 0
+
+
+def guarded(action: Callable[[], int]) -> int:
+    """Run `action`; our own errors become one line on stderr and status 1, Ctrl-C 130."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    try:
+        return action()
+    except GristmillError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        import errno
+
+        if error.errno == errno.ENOSPC:
+            print(
+                f"error: the disk is full ({error}); make room and run the same command again",
+                file=sys.stderr,
+            )
+            return 1
+        raise
+    except KeyboardInterrupt:
+        print("stopped; the same command resumes", file=sys.stderr)
+        return 130
+
+
+def table(commands: Mapping[str, Mapping[str, Command]]) -> str:
+    """All groups and verbs with their one line, for `gristmill --help`."""
+    lines = []
+    for group, verbs in commands.items():
+        for verb, command in verbs.items():
+            words = f"{group} {verb}".strip()
+            lines.append(f"  {words:<18} {command.help}")
+    return "\n".join(lines)

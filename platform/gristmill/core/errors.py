@@ -1,0 +1,33 @@
+"""The exceptions people see. Their message says what was wrong, with the value, and what to do.
+
+    GristmillError
+    ├── BadInputError (also ValueError)   data or a setting that cannot be right
+    │   └── CorruptDataError              a file, row group or tar that cannot be read; names the place
+    ├── RunError                          a run folder that is in use, foreign, or unfinished
+    └── MissingExtraError                 a package of an extra is not installed; prints the pip line
+"""
+
+
+class GristmillError(Exception):
+    """Base of all errors whose message is meant for the person at the terminal."""
+
+
+class BadInputError(GristmillError, ValueError):
+    """Data or a setting that cannot be right."""
+
+
+class CorruptDataError(BadInputError):
+    """A file, row group or tar member that cannot be read."""
+
+
+class RunError(GristmillError):
+    """A run folder that is in use, belongs to another job, or is not finished."""
+
+
+class MissingExtraError(GristmillError, ImportError):
+    """A package that only an extra installs is missing."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"{package} is not installed; it comes with: pip install 'gristmill[{extra}]'"
+        )

@@ -1,0 +1,226 @@
+"""Files anywhere fsspec reaches: list, read, write aside and publish, hash.
+
+A local file is written under a temporary name and renamed; an object on S3 and the like appears
+whole at the end of its upload. So a reader never sees half a file under its final name.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import posixpath
+import re
+import secrets
+from collections.abc import Iterator
+from typing import IO, Any
+
+import fsspec
+from fsspec.core import url_to_fs
+
+from gristmill.core.errors import BadInputError, CorruptDataError
+
+CHUNK_BYTES = 1 << 22
+
+
+def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The fsspec file system of a URI and the path inside it.
+
+    Raises:
+        BadInputError: The scheme is unknown or its package is not installed.
+    """
+    try:
+        fs, path = url_to_fs(uri)
+    except (ImportError, ValueError) as error:
+        raise BadInputError(
+            f"cannot reach {redact(uri)}: {error}; for s3:// install gristmill[s3], "
+            "for gs:// gristmill[gcs], for az:// gristmill[azure]"
+        ) from error
+    return fs, path.rstrip("/") or "/"
+
+
+def is_local(uri: str) -> bool:
+    """Whether a URI names a path of this machine."""
+    return "://" not in uri or uri.startswith("file://")
+
+
+def local_path(uri: str) -> str:
+    """The plain path of a local URI."""
+    if not is_local(uri):
+        raise BadInputError(f"{redact(uri)} is not a local path")
+    return os.path.abspath(uri.removeprefix("file://"))
+
+
+def absolute(uri: str) -> str:
+    """The URI as any worker on this machine can use it: local paths made absolute."""
+    return local_path(uri) if is_local(uri) else uri.rstrip("/")
+
+
+def join(base: str, *parts: str) -> str:
+    """Join path parts to a URI; refuses a part that would climb out of the base.
+
+    Raises:
+        BadInputError: A part is absolute or contains `..`.
+    """
+    for part in parts:
+        if part.startswith("/") or ".." in part.split("/"):
+            raise BadInputError(f"{part!r} would leave the folder {redact(base)}; give a plain name")
+    return posixpath.join(base.rstrip("/") or "/", *parts)
+
+
+def redact(uri: str) -> str:
+    """A URI without credentials or query, fit for logs."""
+    uri = re.sub(r"(://)[^/@]*@", r"\1***@", uri)
+    return re.sub(r"\?.*$", "?***", uri)
+
+
+def exists(uri: str) -> bool:
+    """Whether a file or folder is there."""
+    fs, path = filesystem(uri)
+    return bool(fs.exists(path))
+
+
+def size_bytes(uri: str) -> int:
+    """The size of a file."""
+    fs, path = filesystem(uri)
+    return int(fs.size(path))
+
+
+def list_files(uri: str, suffix: str = "", *, recursive: bool = False) -> list[str]:
+    """Files in a folder whose names end in `suffix`, as URIs, sorted by name; empty if no folder."""
+    fs, path = filesystem(uri)
+    fs.invalidate_cache(path)
+    if not fs.isdir(path):
+        return []
+    found = fs.find(path) if recursive else fs.ls(path, detail=True)
+    names = found if recursive else [e["name"] for e in found if e["type"] == "file"]
+    base = path.rstrip("/")
+    relative = sorted(str(n)[len(base) :].lstrip("/") for n in names if str(n).endswith(suffix))
+    return [posixpath.join(uri.rstrip("/"), r) for r in relative if not _is_aside(r)]
+
+
+def _is_aside(name: str) -> bool:
+    return name.rsplit("/", 1)[-1].startswith(".")
+
+
+def open_read(uri: str) -> IO[bytes]:
+    """Open a file to read bytes; local files are plain, so they can be mapped and seeked cheaply.
+
+    Raises:
+        BadInputError: There is no such file.
+    """
+    try:
+        if is_local(uri):
+            return open(local_path(uri), "rb")
+        fs, path = filesystem(uri)
+        return fs.open(path, "rb")
+    except FileNotFoundError as error:
+        raise BadInputError(f"no file at {redact(uri)}") from error
+
+
+def read_bytes(uri: str) -> bytes:
+    """A whole file."""
+    with open_read(uri) as file:
+        return file.read()
+
+
+def read_json(uri: str) -> Any:
+    """A JSON file.
+
+    Raises:
+        CorruptDataError: The file is not JSON.
+    """
+    try:
+        return json.loads(read_bytes(uri))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CorruptDataError(f"{redact(uri)} is not JSON: {error}") from error
+
+
+@contextlib.contextmanager
+def open_write(uri: str) -> Iterator[IO[bytes]]:
+    """Open a file to write; it appears under its name only when the block ends without an error."""
+    if is_local(uri):
+        path = local_path(uri)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        aside = os.path.join(
+            os.path.dirname(path), f".{os.path.basename(path)}.{secrets.token_hex(6)}.tmp"
+        )
+        try:
+            with open(aside, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(aside)
+            raise
+        return
+    fs, path = filesystem(uri)
+    remote = fs.open(path, "wb")
+    try:
+        yield remote
+    except BaseException:
+        with contextlib.suppress(Exception):
+            remote.discard()  # abandon the upload: nothing appears
+        remote.closed = True
+        raise
+    remote.close()
+
+
+def write_bytes(uri: str, data: bytes) -> None:
+    """Write a whole file, aside and published."""
+    with open_write(uri) as file:
+        file.write(data)
+
+
+def write_json(uri: str, value: Any) -> None:
+    """Write JSON with sorted keys, aside and published."""
+    write_bytes(uri, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+
+
+def remove(uri: str) -> None:
+    """Remove a file or folder with all in it; nothing happens when it is not there."""
+    fs, path = filesystem(uri)
+    with contextlib.suppress(FileNotFoundError):
+        fs.rm(path, recursive=True)
+
+
+def sha256(uri: str) -> str:
+    """SHA-256 of a file as 64 hex digits, read in pieces."""
+    digest = hashlib.sha256()
+    with open_read(uri) as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+class HashingWriter(io.RawIOBase):
+    """A write-only file that hashes and counts what passes through to another."""
+
+    def __init__(self, target: IO[bytes]) -> None:
+        super().__init__()
+        self._target = target
+        self._digest = hashlib.sha256()
+        self.num_bytes = 0
+
+    def writable(self) -> bool:
+        """True: this is a sink."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Write and hash one buffer."""
+        self._digest.update(data)
+        self._target.write(data)
+        count = len(data)
+        self.num_bytes += count
+        return count
+
+    def tell(self) -> int:
+        """Bytes written so far."""
+        return self.num_bytes
+
+    @property
+    def sha256(self) -> str:
+        """64 hex digits of all that was written so far."""
+        return self._digest.hexdigest()

@@ -1,0 +1,56 @@
+"""A job: one frozen dataclass that the command line parses, a recipe returns and a run folder keeps."""
+
+import logging
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from gristmill.core.errors import BadInputError
+from gristmill.core.io import absolute
+from gristmill.core.plan import Plan
+from gristmill.core.run import Run
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(ABC):
+    """Base of all jobs. A child adds fields, `plan` and `execute`; nothing derives from a child."""
+
+    out: str
+    """Folder (any fsspec URI) that receives the results; the same command again resumes there."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.out, str) and not self.out:
+            raise BadInputError("the output folder is empty; give --out a path or URI")
+
+    @abstractmethod
+    def plan(self) -> Plan:
+        """What `execute` would read, write and cost. Starts nothing and writes nothing."""
+
+    @abstractmethod
+    def execute(self, run: Run) -> None:
+        """Do the work into `run`. Called again after a kill, with what was committed still there."""
+
+
+def run_job(job: Job, *, overwrite: bool = False) -> Run:
+    """Run a job to its `DONE`, resume it, or return at once when it is done already.
+
+    Args:
+        job: What to do.
+        overwrite: First remove what another job left in the output folder.
+
+    Raises:
+        RunError: The output folder is in use, or belongs to another job.
+    """
+    if not isinstance(job.out, str):  # a recipe leaves it to the caller
+        raise BadInputError("the job has no output folder; set its field `out`")
+    run = Run(absolute(job.out))
+    if overwrite:
+        run.clear()
+    if run.finished_by(job):
+        logger.info("%s is done already; --overwrite does it anew", run.uri)
+        return run
+    with run.open(job):
+        job.execute(run)
+        run.finish()
+    return run

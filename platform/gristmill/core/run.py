@@ -1,0 +1,287 @@
+"""A run's folder: `config.json env.json metrics.jsonl report.html DONE`, and what the job makes.
+
+`DONE` is written last and is the manifest: a folder without it is unfinished, whatever else it
+holds. The folder may be on any storage that fsspec reaches.
+"""
+
+import contextlib
+import fcntl
+import importlib.metadata
+import json
+import logging
+import os
+import platform as host
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import IO, Any
+
+from gristmill.core import io
+from gristmill.core.config import config_hash, differences, identity, to_dict
+from gristmill.core.errors import RunError
+
+CONFIG, ENV, METRICS, REPORT, DONE = (
+    "config.json",
+    "env.json",
+    "metrics.jsonl",
+    "report.html",
+    "DONE",
+)
+LOCK = ".lock"
+SCRATCH = ".work"
+"""Folder of slice markers and parts, removed when the run is done."""
+LEASE_SECONDS = 60.0
+PACKAGES = ("gristmill", "ray", "torch", "open_clip_torch", "pyarrow", "numpy", "webdataset")
+logger = logging.getLogger(__name__)
+
+
+class Run:
+    """One job's folder."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = io.absolute(uri)
+        self._inputs: dict[str, Any] = {}
+        self._outputs: dict[str, dict[str, Any]] = {}
+        self._summary: dict[str, Any] = {}
+        self._metrics: list[str] = []
+        self._started = time.time()
+
+    def path(self, *parts: str) -> str:
+        """The URI of something in this folder."""
+        return io.join(self.uri, *parts)
+
+    def scratch(self, *parts: str) -> str:
+        """The URI of something that lives only until the run is done."""
+        return io.join(self.uri, SCRATCH, *parts)
+
+    # -- state ---------------------------------------------------------------------------------
+
+    def done(self) -> dict[str, Any] | None:
+        """The manifest in `DONE`, or None while the run is not finished."""
+        return io.read_json(self.path(DONE)) if io.exists(self.path(DONE)) else None
+
+    def config(self) -> dict[str, Any]:
+        """The stored config.
+
+        Raises:
+            RunError: The folder is not a run.
+        """
+        if not io.exists(self.path(CONFIG)):
+            raise RunError(f"{io.redact(self.uri)} is not a run folder: it has no {CONFIG}")
+        return dict(io.read_json(self.path(CONFIG)))
+
+    def finished_by(self, job: Any) -> bool:
+        """Whether this very job is done here.
+
+        Raises:
+            RunError: The folder holds another job's run.
+        """
+        if not io.exists(self.path(CONFIG)):
+            self._refuse_foreign_files()
+            return False
+        stored = self.config()
+        if stored.get("hash") != config_hash(job):
+            changed = "; ".join(_differences(stored, job)[:5])
+            raise RunError(
+                f"{io.redact(self.uri)} holds another job's run ({changed}); "
+                "choose another --out, or add --overwrite to replace it"
+            )
+        return self.done() is not None
+
+    def _refuse_foreign_files(self) -> None:
+        files = [f for f in io.list_files(self.uri) if not f.endswith(LOCK)]
+        if files:
+            raise RunError(
+                f"{io.redact(self.uri)} is in use: it holds {len(files)} files that no run of "
+                f"ours wrote (such as {os.path.basename(files[0])}); choose an empty --out"
+            )
+
+    def clear(self) -> None:
+        """Remove a run's folder; refuses a folder that is not a run."""
+        if io.exists(self.path(CONFIG)):
+            with self._lock():
+                pass
+            io.remove(self.uri)
+        else:
+            self._refuse_foreign_files()
+
+    # -- writing -------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def open(self, job: Any) -> Iterator["Run"]:
+        """Hold the folder for this process, with config and environment written."""
+        with self._lock():
+            if not io.exists(self.path(CONFIG)):
+                io.write_json(self.path(CONFIG), {"hash": config_hash(job), "config": to_dict(job)})
+            io.write_json(self.path(ENV), environment())
+            self._metrics = self._earlier_metrics()
+            self._started = time.time()
+            try:
+                yield self
+            finally:
+                self._flush_metrics()
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        if io.is_local(self.uri):
+            with _file_lock(io.local_path(self.path(LOCK)), self.uri):
+                yield
+        else:
+            with _lease(self.path(LOCK), self.uri):
+                yield
+
+    def log(self, **values: Any) -> None:
+        """Add a line to `metrics.jsonl`; `time` (seconds since the epoch) is added."""
+        line = json.dumps({"time": round(time.time(), 3), **values})
+        self._metrics.append(line)
+        if io.is_local(self.uri):
+            with open(io.local_path(self.path(METRICS)), "a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        elif len(self._metrics) % 100 == 0:
+            self._flush_metrics()
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of `metrics.jsonl`, without a last one that a kill cut short."""
+        if not io.exists(self.path(METRICS)):
+            return []
+        lines = io.read_bytes(self.path(METRICS)).decode().split("\n")
+        return [json.loads(line) for line in lines if line.endswith("}")]
+
+    def _earlier_metrics(self) -> list[str]:
+        earlier = [json.dumps(line) for line in self.metrics()]
+        if earlier and io.is_local(self.uri):  # drops a line that a kill cut short
+            io.write_bytes(self.path(METRICS), ("\n".join(earlier) + "\n").encode())
+        return earlier
+
+    def _flush_metrics(self) -> None:
+        if self._metrics and not io.is_local(self.uri):
+            io.write_bytes(self.path(METRICS), ("\n".join(self._metrics) + "\n").encode())
+
+    def add_input(self, name: str, identity: Any) -> None:
+        """Record what was read: a name and the hashes that pin its bytes."""
+        self._inputs[name] = identity
+
+    def add_output(self, name: str, *, sha256: str = "", num_bytes: int = -1) -> None:
+        """Record a file of this folder in the manifest; hashed here if its hash is not given."""
+        uri = self.path(name)
+        self._outputs[name] = {
+            "sha256": sha256 or io.sha256(uri),
+            "bytes": num_bytes if num_bytes >= 0 else io.size_bytes(uri),
+        }
+
+    def set_summary(self, **values: Any) -> None:
+        """Figures that belong in the manifest: rows kept, samples seen, scores."""
+        self._summary.update(values)
+
+    def finish(self) -> None:
+        """Write `DONE`, the manifest, then remove the scratch folder."""
+        self._flush_metrics()
+        for name in (REPORT,):
+            if io.exists(self.path(name)):
+                self.add_output(name)
+        manifest = {
+            "config_hash": self.config()["hash"],
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "seconds": round(time.time() - self._started, 3),
+            "inputs": self._inputs,
+            "outputs": self._outputs,
+            "summary": self._summary,
+        }
+        io.write_json(self.path(DONE), manifest)
+        io.remove(self.scratch())
+
+
+def _differences(stored: dict[str, Any], job: Any) -> list[str]:
+    return differences(identity(stored["config"]), identity(json_copy(to_dict(job))))
+
+
+def json_copy(value: Any) -> Any:
+    """The value as it looks after a trip through JSON (tuples become lists)."""
+    return json.loads(json.dumps(value))
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, for `env.json`; holds no environment variable and no secret."""
+    versions = {}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return {
+        "python": sys.version.split()[0],
+        "system": f"{host.system()} {host.release()} {host.machine()}",
+        "cpus": os.cpu_count(),
+        "packages": versions,
+        "command": [io.redact(word) for word in sys.argv],
+    }
+
+
+@contextlib.contextmanager
+def _file_lock(path: str, uri: str) -> Iterator[None]:
+    """A lock the kernel drops when its holder dies, however it dies."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            raise _in_use(uri, file.read()) from error
+        _sign(file)
+        yield  # the file stays: removing it would let two later holders lock two different files
+
+
+def _sign(file: IO[str]) -> None:
+    file.seek(0)
+    file.truncate()
+    file.write(f"process {os.getpid()} on {socket.gethostname()}")
+    file.flush()
+
+
+def _in_use(uri: str, holder: str) -> RunError:
+    return RunError(
+        f"{io.redact(uri)} is in use by {holder or 'another process'}; "
+        "wait for it, end it, or choose another --out"
+    )
+
+
+@contextlib.contextmanager
+def _lease(uri: str, run_uri: str) -> Iterator[None]:
+    """A lease object for storage without locks: renewed while held, free when it has run out.
+
+    Two starts within the same second can both win; the stores have no portable
+    compare-and-swap, so this guards against mistakes, not against a race.
+    """
+    me = f"process {os.getpid()} on {socket.gethostname()}"
+    if io.exists(uri):
+        lease = io.read_json(uri)
+        ours = lease["holder"].endswith(f" on {socket.gethostname()}")
+        alive = _alive(lease["holder"]) if ours else time.time() < lease["until"]
+        if alive and lease["holder"] != me:
+            raise _in_use(run_uri, lease["holder"])
+    stop = threading.Event()
+
+    def renew() -> None:
+        io.write_json(uri, {"holder": me, "until": time.time() + LEASE_SECONDS})
+
+    def keep() -> None:
+        while not stop.wait(LEASE_SECONDS / 3):
+            try:
+                renew()
+            except Exception:
+                logger.warning("could not renew the lease of %s", io.redact(run_uri), exc_info=True)
+
+    renew()
+    thread = threading.Thread(target=keep, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        io.remove(uri)
+
+
+def _alive(holder: str) -> bool:
+    pid = int(holder.split()[1])
+    return os.path.exists(f"/proc/{pid}") if os.path.isdir("/proc") else True

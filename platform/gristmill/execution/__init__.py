@@ -1,0 +1,1 @@
+"""How work reaches Ray: one session, and resumable maps over slices of a source."""

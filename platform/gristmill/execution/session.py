@@ -1,0 +1,85 @@
+"""Start or join Ray, once a process, with the settings every job of ours needs."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from gristmill.core.errors import BadInputError
+
+PASSED_ON = ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "AWS_REGION", "GRISTMILL_FAULT")
+"""Settings of the driver that its workers need too. Never a secret: runtime environments are shown
+on the dashboard. Give workers their credentials through the machine's role or environment."""
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """Where and how wide a job runs. Nothing here changes a result."""
+
+    address: str = ""
+    """Ray cluster to join, such as `auto` or `ray://head:10001`. Empty: the one in RAY_ADDRESS,
+    else a private one on this machine."""
+    workers: int = 0
+    """Most workers at work at once. 0: as many as the cluster has room for."""
+
+    def __post_init__(self) -> None:
+        if self.workers < 0:
+            raise BadInputError(f"workers must be 0 or more, not {self.workers}")
+
+
+def source_root() -> str:
+    """The folder that makes `import gristmill` work."""
+    return str(Path(__file__).resolve().parents[2])
+
+
+@contextlib.contextmanager
+def session(execution: Execution) -> Iterator[None]:
+    """Ray for the length of a block. A cluster that was there already is left as it was."""
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    address = execution.address or os.environ.get("RAY_ADDRESS", "")
+    env_vars = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    env_vars["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")
+    if not address or address == "local":
+        paths = [source_root(), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+        env_vars["PYTHONPATH"] = os.pathsep.join(paths)
+        local = {"num_cpus": _local_cpus(execution), "include_dashboard": False}
+    else:
+        local = {"address": address}
+    ray.init(
+        **local,
+        runtime_env={"env_vars": env_vars},
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _local_cpus(execution: Execution) -> int:
+    """CPUs of the private cluster: what the machine gives us, and at least the workers asked for."""
+    return max(len(os.sched_getaffinity(0)), execution.workers, 1)
+
+
+def cluster_cpus() -> int:
+    """CPUs of the cluster that this process has joined."""
+    import ray
+
+    return max(int(ray.cluster_resources().get("CPU", 1)), 1)
+
+
+def cluster_gpus() -> int:
+    """GPUs of the cluster that this process has joined."""
+    import ray
+
+    return int(ray.cluster_resources().get("GPU", 0))

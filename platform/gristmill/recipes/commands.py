@@ -1,0 +1,137 @@
+"""The command table, and `main`, the entry point of `gristmill`. Imports nothing heavy."""
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+
+from gristmill import __version__
+from gristmill.core.cli import Command, guarded, invoke, parse, recipes_of, table
+from gristmill.core.errors import BadInputError
+
+COMMANDS: dict[str, dict[str, Command]] = {
+    "pool": {
+        "ingest": Command(
+            help="image-text pairs from tars, a folder or urls to a pool",
+            recipes="gristmill.recipes.ingest",
+            recipe_word="SOURCE",
+        ),
+        "score": Command(
+            help="add CLIP features and similarity scores to a pool",
+            job="gristmill.pools.score:ScoreJob",
+        ),
+        "inspect": Command(
+            help="counts, sizes, languages, scores and samples of a pool",
+            job="gristmill.pools.inspect:InspectJob",
+        ),
+        "filter": Command(
+            help="choose uids by a recipe: no_filter, basic, clip_score, or 'A & B'",
+            recipes="gristmill.recipes.filter",
+        ),
+        "reshard": Command(
+            help="write the pairs of a subset as dense, deterministic shards",
+            job="gristmill.pools.reshard:ReshardJob",
+        ),
+    },
+    "clip": {
+        "train": Command(
+            help="the standardised training: demo, debug, small, medium, large, xlarge",
+            recipes="gristmill.recipes.train_clip",
+            recipe_word="SCALE",
+        ),
+        "evaluate": Command(
+            help="zero-shot tasks of a benchmark, one task a Ray worker",
+            job="gristmill.evaluation.evaluate:EvaluateJob",
+        ),
+        "submit": Command(
+            help="pack subset, results, configs and hashes into a bundle",
+            job="gristmill.evaluation.submission:SubmitJob",
+        ),
+        "verify": Command(
+            help="check a bundle offline",
+            job="gristmill.evaluation.verify:VerifyJob",
+        ),
+    },
+    "demo": {
+        "": Command(
+            help="the CLIP track end to end on the embedded pool",
+            job="gristmill.demo.track:DemoJob",
+        ),
+    },
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit status: 0, 1 for an error of ours, 2 for usage, 130 Ctrl-C."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(overview())
+        return 0
+    if words[0] == "--version":
+        print(f"gristmill {__version__}")
+        return 0
+    return guarded(lambda: dispatch(words))
+
+
+def overview() -> str:
+    """What `gristmill --help` prints."""
+    return (
+        "usage: gristmill GROUP VERB [options]\n\n"
+        f"{table(COMMANDS)}\n\n"
+        "Every command takes --help, --plan (say the cost and stop) and --overwrite.\n"
+        "The same command again resumes an unfinished run and returns at once for a finished one."
+    )
+
+
+def dispatch(words: list[str]) -> int:
+    """Find the command that the words name and run it."""
+    group, *rest = words
+    if group not in COMMANDS:
+        return _usage(f"no group {group!r}", group, COMMANDS)
+    verbs = COMMANDS[group]
+    if "" in verbs:
+        return run_command(f"gristmill {group}", verbs[""], rest)
+    if not rest or rest[0] in ("-h", "--help"):
+        print(f"usage: gristmill {group} VERB [options]\n\n{table({group: verbs})}")
+        return 0
+    verb, *rest = rest
+    if verb not in verbs:
+        return _usage(f"no verb {group} {verb!r}", verb, verbs)
+    return run_command(f"gristmill {group} {verb}", verbs[verb], rest)
+
+
+def _usage(problem: str, word: str, known: dict[str, Command] | dict[str, dict[str, Command]]) -> int:
+    near = difflib.get_close_matches(word, known, n=1)
+    hint = f"; perhaps you meant {near[0]}" if near else ""
+    print(f"error: {problem}{hint}; see gristmill --help", file=sys.stderr)
+    return 2
+
+
+def run_command(prog: str, command: Command, words: list[str]) -> int:
+    """Parse the words after a verb, then plan or run the job."""
+    if command.job:
+        module, _, name = command.job.partition(":")
+        kind = getattr(importlib.import_module(module), name)
+        return invoke(parse(kind, words, prog=prog, about=command.help, default=None))
+    recipes = recipes_of(command.recipes)
+    if not words or words[0] in ("-h", "--help"):
+        lines = [f"  {n:<18} {(f.__doc__ or '').strip().splitlines()[0]}" for n, f in recipes.items()]
+        word = command.recipe_word
+        print(f"usage: {prog} {word} [options]\n\n{command.help}\n\n" + "\n".join(lines))
+        print(f"\n{prog} {word} --help lists the options of one.")
+        return 0
+    name, *rest = words
+    expression = getattr(importlib.import_module(command.recipes), "_expression", None)
+    if name in recipes:
+        job = recipes[name]()
+    elif expression is not None and not name.startswith("-"):
+        job = expression(name)
+    else:
+        near = difflib.get_close_matches(name, recipes, n=1)
+        hint = f"; perhaps you meant {near[0]}" if near else ""
+        raise BadInputError(f"no {command.recipe_word} {name!r}{hint}; known: {', '.join(recipes)}")
+    return invoke(parse(type(job), rest, prog=f"{prog} {name}", about=command.help, default=job))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
