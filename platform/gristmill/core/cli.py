@@ -57,14 +57,15 @@ def parse(kind: type[J], argv: Sequence[str], *, prog: str, about: str, default:
     """An `Invocation` of `kind` from words; exits with help or a usage message as tyro does."""
     import tyro
 
-    fallback: Any = tyro.MISSING if default is None else default
+    # A default of MISSING would make every field required, so none is passed where there is none.
+    given: dict[str, Any] = {} if default is None else {"default": Invocation(job=default)}
     return tyro.cli(
         Invocation[kind],  # type: ignore[valid-type]
         args=list(argv),
         prog=prog,
         description=about,
-        default=Invocation(job=fallback),
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+        **given,
     )
 
 

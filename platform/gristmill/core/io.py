@@ -13,12 +13,16 @@ import posixpath
 import re
 import secrets
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import fsspec
 from fsspec.core import url_to_fs
 
 from gristmill.core.errors import BadInputError, CorruptDataError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 CHUNK_BYTES = 1 << 22
 
@@ -177,6 +181,15 @@ def write_bytes(uri: str, data: bytes) -> None:
 def write_json(uri: str, value: Any) -> None:
     """Write JSON with sorted keys, aside and published."""
     write_bytes(uri, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+
+
+def map_records(uri: str, dtype: "np.dtype[Any]") -> "npt.NDArray[Any]":
+    """A file of bare records as a read-only array; a local one is mapped, not read."""
+    import numpy as np
+
+    if is_local(uri) and os.path.getsize(local_path(uri)):
+        return np.memmap(local_path(uri), dtype, mode="r")
+    return np.frombuffer(read_bytes(uri), dtype)
 
 
 def remove(uri: str) -> None:

@@ -1,1 +1,1 @@
-""""""
+"""Zero-shot tasks, benchmarks, and submissions that anybody can check offline."""

@@ -1,1 +1,1 @@
-""""""
+"""Models. CLIP comes from open_clip."""

@@ -1,1 +1,1 @@
-""""""
+"""Pools of image-text pairs: read, filter, score, inspect, reshard."""

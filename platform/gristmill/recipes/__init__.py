@@ -1,1 +1,1 @@
-""""""
+"""Functions that return job configs, and the command table."""

@@ -22,7 +22,7 @@ COMMANDS: dict[str, dict[str, Command]] = {
         ),
         "inspect": Command(
             help="counts, sizes, languages, scores and samples of a pool",
-            job="gristmill.pools.inspect:InspectJob",
+            job="gristmill.pools.inspection:InspectJob",
         ),
         "filter": Command(
             help="choose uids by a recipe: no_filter, basic, clip_score, or 'A & B'",

@@ -1,0 +1,198 @@
+"""The chain from subset to score: each run's manifest must name what the run before it made.
+
+Every function checks one link and raises BadInputError with the reason when it does not hold.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from gristmill.core import io
+from gristmill.core.config import identity
+from gristmill.core.errors import BadInputError, CorruptDataError
+from gristmill.core.run import CONFIG, DONE
+from gristmill.evaluation.bundle import load_object
+
+SUBSET = "subset.npy"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A finished run's stored config and manifest."""
+
+    verb: str
+    config: dict[str, Any]
+    """The job's fields."""
+    config_hash: str
+    done: dict[str, Any]
+    done_sha256: str
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        """SHA-256 by output name."""
+        return {name: str(entry.get("sha256")) for name, entry in self.done["outputs"].items()}
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The figures of the manifest."""
+        return dict(self.done["summary"])
+
+
+def read_record(folder: str, verb: str) -> RunRecord:
+    """Read a run's config and manifest.
+
+    Raises:
+        BadInputError: It is not a finished run.
+        CorruptDataError: A file is not what a run writes.
+    """
+    for name in (CONFIG, DONE):
+        if not io.exists(io.join(folder, name)):
+            raise BadInputError(
+                f"the {verb} run {io.redact(folder)} is not finished: it has no {name}"
+            )
+    stored, done = load_object(io.join(folder, CONFIG)), load_object(io.join(folder, DONE))
+    if not isinstance(stored.get("config"), dict) or not isinstance(stored.get("hash"), str):
+        raise CorruptDataError(f"the {verb} run's {CONFIG} has no config and hash")
+    for name in ("inputs", "outputs", "summary"):
+        if not isinstance(done.get(name), dict):
+            raise CorruptDataError(f"the {verb} run's {DONE} has no {name}")
+    if not all(isinstance(entry, dict) for entry in done["outputs"].values()):
+        raise CorruptDataError(f"the {verb} run's {DONE} has outputs without hashes")
+    digest = io.sha256(io.join(folder, DONE))
+    return RunRecord(verb, stored["config"], stored["hash"], done, digest)
+
+
+def hashes_in(value: Any) -> set[str]:
+    """Every SHA-256 anywhere in a JSON value."""
+    if isinstance(value, str):
+        return {value} if _SHA256.fullmatch(value) else set()
+    parts: Iterable[Any] = ()
+    if isinstance(value, dict):
+        parts = [*value, *value.values()]
+    elif isinstance(value, list):
+        parts = value
+    return {found for part in parts for found in hashes_in(part)}
+
+
+def check_config(record: RunRecord) -> None:
+    """The stored hash is the config's, and the manifest was written for that config."""
+    fields = json.dumps(identity(record.config), sort_keys=True).encode()
+    if hashlib.sha256(fields).hexdigest() != record.config_hash:
+        raise BadInputError(f"the {record.verb} run's config does not have the hash beside it")
+    if record.done.get("config_hash") != record.config_hash:
+        raise BadInputError(f"the {record.verb} run's {DONE} was written for another config")
+
+
+def check_filter(record: RunRecord, subset_sha256: str) -> None:
+    """The filter run made this very subset."""
+    made = record.outputs.get(SUBSET)
+    if made != subset_sha256:
+        raise BadInputError(
+            f"the filter run made a {SUBSET} with SHA-256 {_short(made)}, "
+            f"the subset here has {_short(subset_sha256)}"
+        )
+
+
+def check_reshard(record: RunRecord, subset_sha256: str) -> None:
+    """The reshard run read this very subset."""
+    if subset_sha256 not in hashes_in(record.done["inputs"]):
+        raise BadInputError(
+            f"the reshard run did not read the subset here ({_short(subset_sha256)})"
+        )
+
+
+def check_train(train: RunRecord, reshard: RunRecord) -> None:
+    """The training read what the reshard run wrote, and no data of another origin.
+
+    The training names its data by the digest of a folder's shard names and sizes, by the SHA-256
+    of its meta.json, or by that of the reshard run's manifest.
+    """
+    read = hashes_in(train.done["inputs"])
+    if not read:
+        raise BadInputError(f"the train run's {DONE} names no data that it read")
+    made = {*reshard.outputs.values(), reshard.done_sha256, *_listing_digests(reshard)}
+    if not read & made:
+        raise BadInputError(
+            f"the train run read none of the {len(reshard.outputs)} files of the reshard run"
+        )
+
+
+def _listing_digests(reshard: RunRecord) -> set[str]:
+    """The digests by which a training would know the run's shards, from each folder it may name."""
+    sizes = {n: e.get("bytes") for n, e in reshard.done["outputs"].items() if n.endswith(".tar")}
+    folders = {""} | {name[: name.rfind("/") + 1] for name in sizes}
+    digests = set()
+    for folder in folders:
+        listing = [
+            [n.removeprefix(folder), sizes[n]] for n in sorted(sizes) if n.startswith(folder)
+        ]
+        if listing:
+            digests.add(hashlib.sha256(json.dumps(listing).encode()).hexdigest())
+    return digests
+
+
+def check_eval(evaluate: RunRecord, train: RunRecord, results_sha256: str, results: str) -> None:
+    """The evaluation scored the training's last checkpoint, and wrote these results."""
+    scored = str(evaluate.summary.get("weights_sha256"))
+    if scored not in train.outputs.values():
+        raise BadInputError(
+            f"the evaluated weights ({_short(scored)}) are no checkpoint of the train run"
+        )
+    last = train.outputs.get(str(train.summary.get("checkpoint", "")))
+    if last is not None and last != scored:
+        raise BadInputError(
+            f"the evaluated weights ({_short(scored)}) are not the train run's last checkpoint "
+            f"({_short(last)})"
+        )
+    if evaluate.outputs.get(results) != results_sha256:
+        raise BadInputError(
+            f"the evaluation wrote a {results} with SHA-256 "
+            f"{_short(evaluate.outputs.get(results))}, the one here has {_short(results_sha256)}"
+        )
+
+
+def comparable_of(train: RunRecord, evaluate: RunRecord) -> bool:
+    """Whether training and evaluation both kept to the scale's rules."""
+    return bool(train.summary.get("comparable")) and bool(evaluate.summary.get("comparable"))
+
+
+def scale_of(train: RunRecord) -> str:
+    """The name of the training's scale.
+
+    Raises:
+        BadInputError: The run names none, so it is no `clip train` run.
+    """
+    scale = train.config.get("scale")
+    name = scale.get("name") if isinstance(scale, dict) else train.summary.get("scale")
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9_-]+", name):
+        raise BadInputError(f"the train run names no scale (its config has {name!r})")
+    return name
+
+
+def check_scale(train: RunRecord, comparable: bool) -> str:
+    """A comparable training used the named scale's hyper-parameters, every one.
+
+    Returns:
+        What was compared, in words.
+    """
+    from gristmill.core.config import differences, to_dict
+
+    name = scale_of(train)
+    if not comparable:
+        return f"non-comparable as declared, so scale {name} does not bind"
+    from gristmill.training.scales import SCALES
+
+    if name not in SCALES:
+        raise BadInputError(f"no scale is named {name!r}; known: {', '.join(SCALES)}")
+    changed = differences(to_dict(SCALES[name]), train.config.get("scale"))
+    if changed:
+        raise BadInputError(f"hyper-parameters depart from scale {name}: {'; '.join(changed[:5])}")
+    return f"those of scale {name}"
+
+
+def _short(digest: str | None) -> str:
+    return f"{digest[:12]}…" if digest else "(none)"

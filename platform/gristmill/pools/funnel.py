@@ -1,0 +1,188 @@
+"""The filter's report: rows in, kept, dropped by each rule, with examples of what each dropped."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gristmill.core import io
+from gristmill.core.config import to_dict
+from gristmill.core.errors import BadInputError, RunError
+from gristmill.core.report import Report
+from gristmill.core.run import REPORT, Run
+from gristmill.filters.base import Filter, Verdict
+from gristmill.pools import columns
+from gristmill.pools.pool import Pool
+from gristmill.pools.tar import TarReader
+from gristmill.pools.uid import UidArray, hex_of_uid, uid_of_hex
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+PEEK_SAMPLES = 1500
+PEEK_SHARD_BYTES = 1 << 30
+PICTURES_PER_REASON = 12
+LONGEST_CAPTION = 160
+
+
+@dataclass(frozen=True)
+class Peeked:
+    """A sample near the start of the shards, kept as a picture for reports."""
+
+    uid: str
+    image: bytes = field(repr=False)
+    text: str
+
+
+def peek_shards(pool: Pool, limit: int = PEEK_SAMPLES) -> list[Peeked]:
+    """The first samples of the first shard, bounded; empty when the pool has no shards.
+
+    A shard that cannot be read gives none: pictures decorate a report, they do not make a result.
+    """
+    import json
+
+    found: list[Peeked] = []
+    for uri in pool.shard_files[:1]:
+        if not io.is_local(uri) and io.size_bytes(uri) > PEEK_SHARD_BYTES:
+            continue
+        try:
+            with TarReader(uri) as reader:
+                for sample in itertools.islice(reader.samples(), limit):
+                    if sample.image_extension and "json" in sample.members:
+                        uid = json.loads(reader.read(sample.members["json"])).get("uid", "")
+                        uid_of_hex(uid)
+                        text = sample.members.get("txt")
+                        caption = reader.read(text).decode("utf-8", "replace") if text else ""
+                        image = reader.read(sample.members[sample.image_extension])
+                        found.append(Peeked(uid, image, caption))
+        except (BadInputError, ValueError, AttributeError):
+            continue
+    return found
+
+
+class Examples:
+    """A few dropped rows of each reason: those with the least uids, so no order matters."""
+
+    def __init__(self, reasons: Sequence[str], limit: int) -> None:
+        self._reasons, self._limit = reasons, limit
+        self.found: dict[str, list[list[str]]] = {}
+
+    def add(self, uids: UidArray, verdict: Verdict, table: "pa.Table") -> None:
+        """Look at one batch."""
+        for code in np.unique(verdict[verdict > 0]):
+            rows = np.flatnonzero(verdict == code)
+            least = np.argsort(uids["f0"][rows], kind="stable")[: self._limit]
+            chosen = [[hex_of_uid(uids[i]), _words(table, int(i))] for i in rows[least]]
+            reason = self._reasons[code - 1]
+            merged = sorted(self.found.get(reason, []) + chosen)
+            self.found[reason] = merged[: self._limit]
+
+
+def _words(table: "pa.Table", row: int) -> str:
+    values = []
+    for name in table.column_names:
+        if name != columns.UID:
+            value = table[name][row].as_py()
+            values.append(value[:LONGEST_CAPTION] if isinstance(value, str) else f"{name}={value}")
+    return ", ".join(values)
+
+
+def total(reasons: Sequence[str], done: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Counts over all slices: rows, kept, dropped by reason, lost to corruption."""
+    whole = [d for d in done if "corrupt" not in d]
+    counts = np.sum([d["counts"] for d in whole] or [[0] * (len(reasons) + 1)], axis=0)
+    return {
+        "rows": int(counts.sum()),
+        "kept": int(counts[0]),
+        "dropped": {reason: int(n) for reason, n in zip(reasons, counts[1:], strict=True)},
+        "lost": sum(d["lost"] for d in done if "corrupt" in d),
+        "corrupt": [d["corrupt"] for d in done if "corrupt" in d],
+    }
+
+
+def pin_input(run: Run, name: str, identity: dict[str, Any]) -> None:
+    """Record an input, and refuse to resume when it is not what the run began with.
+
+    Raises:
+        RunError: The input changed between the start and the resume.
+    """
+    marker = run.scratch(f"input-{name}.json")
+    if io.exists(marker) and io.read_json(marker) != identity:
+        raise RunError(
+            f"the {name} changed since this run began; run again with --overwrite to start anew"
+        )
+    io.write_json(marker, identity)
+    run.add_input(name, identity)
+
+
+def report(
+    run: Run,
+    chosen: Filter,
+    stats: dict[str, Any],
+    done: Sequence[dict[str, Any]],
+    peek: Sequence[Peeked],
+) -> None:
+    """Write report.html."""
+    rows, kept = stats["rows"], stats["kept"]
+    share = 100 * kept / rows if rows else 0.0
+    page = Report(
+        title="Filter", subtitle=f"{kept:,} of {rows:,} rows kept ({share:.2f} %). {_describe(chosen)}"
+    )
+    if stats["lost"]:
+        page.warnings.append(
+            f"{stats['lost']:,} rows were lost to unreadable row groups: " + "; ".join(stats["corrupt"])
+        )
+    page.table("Funnel", ("step", "dropped", "left", "left %"), _funnel_rows(stats))
+    if stats["dropped"]:
+        page.plot("Rows left after each rule", lambda axes: _draw(axes, stats))
+    pictures = {p.uid: p for p in peek}
+    verdicts = {u: v for d in done for u, v in d.get("peeked", {}).items()}
+    for code, reason in enumerate(stats["dropped"], 1):
+        shown = [pictures[u] for u, v in sorted(verdicts.items()) if v == code and u in pictures]
+        if shown:
+            page.thumbnails(
+                f"Dropped: {reason}",
+                [(p.image, p.text[:LONGEST_CAPTION]) for p in shown[:PICTURES_PER_REASON]],
+                note=f"from the first {len(peek)} samples of the shards",
+            )
+        else:
+            _table_of_examples(page, reason, done)
+    kept_shown = [pictures[u] for u, v in sorted(verdicts.items()) if v == 0 and u in pictures]
+    if kept_shown:
+        page.thumbnails(
+            "Kept", [(p.image, p.text[:LONGEST_CAPTION]) for p in kept_shown[:PICTURES_PER_REASON]]
+        )
+    page.save(run.path(REPORT))
+
+
+def _table_of_examples(page: Report, reason: str, done: Sequence[dict[str, Any]]) -> None:
+    found = sorted(e for d in done for e in d.get("examples", {}).get(reason, []))
+    if found:
+        page.table(f"Dropped: {reason}", ("uid", "row"), found[:PICTURES_PER_REASON])
+
+
+def _describe(chosen: Filter) -> str:
+    parts = getattr(chosen, "parts", (chosen,))
+    words = []
+    for part in parts:
+        fields = {k: v for k, v in to_dict(part).items() if k != "type" and v not in (None, "")}
+        values = ", ".join(f"{k}={v}" for k, v in fields.items())
+        words.append(f"{type(part).__name__}({values})")
+    return "Filter: " + " & ".join(words)
+
+
+def _funnel_rows(stats: dict[str, Any]) -> list[list[Any]]:
+    left = stats["rows"]
+    rows: list[list[Any]] = [["pool", 0, left, 100.0]]
+    for reason, count in stats["dropped"].items():
+        left -= count
+        rows.append([reason, count, left, 100 * left / stats["rows"] if stats["rows"] else 0.0])
+    return rows
+
+
+def _draw(axes: Any, stats: dict[str, Any]) -> None:
+    rows = _funnel_rows(stats)
+    axes.barh([r[0] for r in rows][::-1], [r[2] for r in rows][::-1])
+    axes.set_xlabel("rows left")

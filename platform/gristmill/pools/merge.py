@@ -1,0 +1,86 @@
+"""Put sorted parts of uids together as one subset file, range by range, by many workers.
+
+The uid space is cut into equal ranges. A worker gathers one range from every part, sorts it and
+writes it; the ranges follow each other, so no one ever holds or sorts them all.
+"""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gristmill.core import io
+from gristmill.core.run import Run
+from gristmill.execution.session import Execution
+from gristmill.execution.slices import Slice, SliceWorker, map_slices
+from gristmill.pools.subset import ranges, write_header
+from gristmill.pools.uid import UID_DTYPE, UidArray, sort_uids
+
+UIDS_PER_RANGE = 1 << 24
+"""About 16 million uids, 256 MiB, in one worker's hands."""
+
+
+def save_part(uri: str, uids: UidArray) -> None:
+    """Write a slice's kept uids, sorted, as bare records."""
+    io.write_bytes(uri, sort_uids(uids).tobytes())
+
+
+@dataclass
+class _MergeRange(SliceWorker):
+    """Gathers one range of the uid space from all parts."""
+
+    parts: list[str]
+    target: str
+
+    def process(self, piece: Slice) -> dict[str, Any]:
+        """Write the range's uids, sorted, as bare records."""
+        low, high = int(piece.payload["low"]), int(piece.payload["high"])
+        found = [_between(part, low, high) for part in self.parts]
+        uids = sort_uids(np.concatenate([np.zeros(0, UID_DTYPE), *found]))
+        io.write_bytes(io.join(self.target, piece.name), uids.tobytes())
+        return {"count": len(uids)}
+
+
+def _between(part: str, low: int, high: int) -> UidArray:
+    uids = io.map_records(part, UID_DTYPE)
+    start = np.searchsorted(uids["f0"], np.uint64(low), "left")
+    stop = np.searchsorted(uids["f0"], np.uint64(high), "right")
+    return np.array(uids[start:stop])
+
+
+def merge_parts(
+    run: Run, parts: Sequence[str], total: int, name: str, execution: Execution
+) -> None:
+    """Write `name` in the run's folder from sorted parts; its hash goes into the manifest.
+
+    Args:
+        run: Where the subset goes.
+        parts: Files of `save_part`.
+        total: Uids in all parts.
+        name: File name, such as subset.npy.
+        execution: How many workers at most.
+    """
+    count = max(1, -(-total // UIDS_PER_RANGE))
+    target = run.scratch("ranges")
+    pieces = [
+        Slice(name=f"{i:06d}", weight=max(total // count, 1), payload={"low": lo, "high": hi})
+        for i, (lo, hi) in enumerate(ranges(count))
+    ]
+    done = map_slices(
+        "sort uids",
+        pieces,
+        _MergeRange(list(parts), target),
+        ledger=run.scratch("ranges-done"),
+        execution=execution,
+        unit="uids",
+    )
+    assert sum(d["count"] for d in done) == total, "parts and ranges disagree"
+    with io.open_write(run.path(name)) as file:
+        hashing = io.HashingWriter(file)
+        write_header(hashing, total)  # type: ignore[arg-type]
+        for piece in pieces:
+            with io.open_read(io.join(target, piece.name)) as source:
+                shutil.copyfileobj(source, hashing, io.CHUNK_BYTES)
+    run.add_output(name, sha256=hashing.sha256, num_bytes=hashing.num_bytes)

@@ -1,0 +1,185 @@
+"""Start the ranks of a training with Ray Train. The only importer of `ray.train`.
+
+Ray Train places the ranks, connects them, and restarts all of them when one dies. Everything that
+outlives a restart is ours: checkpoints lie in the run's folder, where the new ranks look for the
+newest, and records go through a mailbox to the driver, the only writer of the run's metrics. So a
+rank that outlives a killed driver for a moment cannot write beside the next one.
+"""
+
+import contextlib
+import errno
+import logging
+import os
+import tempfile
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+
+from gristmill.core import errors
+from gristmill.core.errors import BadInputError, GristmillError, RunError
+from gristmill.execution.session import cluster_cpus, cluster_gpus
+from gristmill.training.loop import TrainSpec, train
+
+POLL_SECONDS = 0.5
+logger = logging.getLogger(__name__)
+
+
+def place_ranks(wanted: int) -> tuple[int, bool]:
+    """How many ranks, and whether they use GPUs: those asked for, else one a GPU, else one CPU.
+
+    Raises:
+        BadInputError: More are wanted than the cluster can ever hold.
+    """
+    gpus, cpus = cluster_gpus(), cluster_cpus()
+    room = gpus or cpus
+    if wanted > room:
+        kind = "GPUs" if gpus else "CPUs"
+        raise BadInputError(
+            f"{wanted} workers on a cluster with {room} {kind}; give --workers {room} or fewer"
+        )
+    return wanted or gpus or 1, gpus > 0
+
+
+class _Mailbox:
+    """Records on their way from rank 0 to the driver, and why the training must not be retried."""
+
+    def __init__(self) -> None:
+        self._records: list[dict[str, Any]] = []
+        self._fatal: dict[str, Any] | None = None
+
+    def post(self, record: dict[str, Any]) -> None:
+        self._records.append(record)
+
+    def post_fatal(self, why: dict[str, Any]) -> None:
+        self._fatal = self._fatal or why
+
+    def take(self) -> list[dict[str, Any]]:
+        taken, self._records = self._records, []
+        return taken
+
+    def fatal(self) -> dict[str, Any] | None:
+        return self._fatal
+
+
+def launch(
+    spec: TrainSpec,
+    *,
+    name: str,
+    num_workers: int,
+    use_gpu: bool,
+    max_failures: int,
+    on_record: Callable[[dict[str, Any]], None],
+) -> None:
+    """Train to the end; returns when every rank has.
+
+    Args:
+        spec: What the ranks do.
+        name: Of the training, for Ray's own logs.
+        num_workers: Ranks.
+        use_gpu: One GPU a rank, over NCCL; else one CPU, over Gloo.
+        max_failures: How many times a dead rank may restart the group.
+        on_record: Gets rank 0's records in this thread, in order.
+
+    Raises:
+        GristmillError: What a rank raised about its input; or RunError when ranks kept failing.
+    """
+    mailbox = ray.remote(_Mailbox).options(num_cpus=0).remote()
+    config = {"spec": spec, "mailbox": mailbox}
+    with tempfile.TemporaryDirectory(prefix="gristmill-train-") as private:
+        trainer = ray.train.torch.TorchTrainer(
+            _rank_main,
+            train_loop_config=config,
+            torch_config=ray.train.torch.TorchConfig(backend="nccl" if use_gpu else "gloo"),
+            scaling_config=ray.train.ScalingConfig(num_workers=num_workers, use_gpu=use_gpu),
+            run_config=ray.train.RunConfig(
+                name=name,
+                storage_path=private,
+                failure_config=ray.train.FailureConfig(max_failures=max_failures),
+            ),
+        )
+        failure = _fit(trainer, mailbox, on_record)
+    fatal = ray.get(mailbox.fatal.remote())
+    if fatal is not None:
+        raise _rebuilt(fatal)
+    if failure is not None:
+        raise RunError(
+            f"training failed for good: {_first_line(failure)}; the same command resumes from the "
+            "newest checkpoint"
+        ) from failure
+
+
+def _fit(
+    trainer: Any, mailbox: Any, on_record: Callable[[dict[str, Any]], None]
+) -> Exception | None:
+    """Run the trainer in a thread and pass on records meanwhile; what it raised, if anything.
+
+    In a thread because `fit` takes over Ctrl-C when it owns the main thread, and then exits with
+    status 0; here Ctrl-C ends the driver as it ends every command.
+    """
+    raised: list[Exception] = []
+
+    def run() -> None:
+        try:
+            trainer.fit()
+        except Exception as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run, name="ray-train-fit", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(POLL_SECONDS)
+        for record in ray.get(mailbox.take.remote()):
+            on_record(record)
+    for record in ray.get(mailbox.take.remote()):
+        on_record(record)
+    return raised[0] if raised else None
+
+
+def _rank_main(config: dict[str, Any]) -> None:
+    """One rank. An error that a retry cannot mend is left in the mailbox for the driver."""
+    spec, mailbox = config["spec"], config["mailbox"]
+    if ray.get(mailbox.fatal.remote()) is not None:
+        return  # Ray Train restarts the group whatever was raised; this ends the restart at once
+    from gristmill.training.clip import Place
+
+    context = ray.train.get_context()
+    place = Place(
+        rank=context.get_world_rank(),
+        world_size=context.get_world_size(),
+        device=ray.train.torch.get_device(),
+    )
+    sent: list[Any] = []
+    try:
+        train(spec, place, lambda record: sent.append(mailbox.post.remote(record)))
+        ray.get(sent)
+    except (GristmillError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.ENOSPC:
+            raise
+        with contextlib.suppress(ray.exceptions.RayError):
+            ray.get(sent)
+        why = {"kind": type(error).__name__, "text": str(error)}
+        ray.get(mailbox.post_fatal.remote(why))
+        if place.world_size > 1:
+            raise  # the other ranks wait for this one; only a failure of the group frees them
+
+
+def _rebuilt(fatal: dict[str, Any]) -> Exception:
+    """The error a rank left, as it would have been raised here."""
+    kind = getattr(errors, fatal["kind"], None)
+    if isinstance(kind, type) and issubclass(kind, GristmillError):
+        error: Exception = kind.__new__(kind, fatal["text"])
+        error.args = (fatal["text"],)
+        return error
+    return OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} ({fatal['text']})")
+
+
+def _first_line(error: Exception) -> str:
+    """The cause inside Ray's report of it: its last line that names an error."""
+    failures = getattr(error, "worker_failures", None)
+    cause = next(iter(failures.values())) if failures else error
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    return lines[-1] if lines else repr(cause)

@@ -1,0 +1,224 @@
+"""What every rank runs: the training from its first step, or its newest checkpoint, to its last.
+
+In the order of `main` and `train_one_epoch` of open_clip_train, so that the two can be read side by
+side. Knows nothing of Ray: `post` carries records to whoever started it.
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from open_clip_train.data import SharedEpoch
+
+from gristmill.core.errors import BadInputError
+from gristmill.execution.slices import fault_point
+from gristmill.training import checkpoint, clip
+from gristmill.training.clip import Place, Trainee
+from gristmill.training.data import StreamSpec, make_loader
+from gristmill.training.drops import REASONS, Drops
+from gristmill.training.scales import Scale
+from gristmill.training.step import Batch, Stepper
+from gristmill.training.steps import Steps
+
+Post = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSpec:
+    """All that a rank needs to know; the same for every rank."""
+
+    scale: Scale
+    seed: int
+    precision: str
+    """Resolved: never `auto`."""
+    accum_freq: int
+    grad_clip_norm: float | None
+    steps: Steps
+    stream: StreamSpec
+    data_name: str
+    """What to call the data in messages."""
+    checkpoints: str
+    """Folder URI."""
+    keep_checkpoints: int
+    comparable: bool
+
+
+def train(spec: TrainSpec, place: Place, post: Post) -> None:
+    """Train to the end. Records go to `post` on rank 0: `start`, `step` and `epoch` kinds.
+
+    Raises:
+        BadInputError: The data has nothing usable, or the loss is no longer a number.
+        CorruptDataError: The newest checkpoint cannot be read.
+    """
+    trainee = clip.build(spec.scale, place, spec.steps, seed=spec.seed, precision=spec.precision)
+    first = _resume(spec, trainee, place)
+    tell: Post = post if place.rank == 0 else lambda _: None
+    tell({"kind": "start", "epoch": first, "step": first * spec.steps.per_epoch})
+    epoch_now = SharedEpoch(first)
+    drops = Drops(spec.data_name, len(spec.stream.shards))
+    loader = make_loader(
+        spec.stream,
+        transform=trainee.transform,
+        tokenizer=trainee.tokenizer,
+        epoch=epoch_now,
+        drops=drops,
+    )
+    dropped = torch.zeros(len(REASONS) + 1, dtype=torch.long)
+    for epoch in range(first, spec.steps.epochs):
+        epoch_now.set_value(epoch)
+        batches = iter(loader)  # draws the loader's seed, so before the reseeding
+        if epoch:
+            clip.random_seed(spec.seed + epoch * place.world_size, place.rank)
+        _epoch(spec, epoch, trainee, place, _guarded(batches, drops), tell)
+        if place.rank == 0:
+            checkpoint.save(
+                spec.checkpoints, epoch + 1, _content(spec, trainee), keep=spec.keep_checkpoints
+            )
+        totals = _sum_over_ranks(torch.tensor(drops.totals()), place)
+        tell({"kind": "epoch", "epoch": epoch, **_drop_figures(totals - dropped)})
+        dropped = totals
+        fault_point(f"epoch:{epoch}:{place.rank}")
+
+
+def _epoch(
+    spec: TrainSpec,
+    epoch: int,
+    trainee: Trainee,
+    place: Place,
+    batches: Iterator[Batch],
+    tell: Post,
+) -> None:
+    stepper = Stepper(trainee, place, precision=spec.precision, grad_clip_norm=spec.grad_clip_norm)
+    clock = _Clock(spec.steps, first_step=spec.steps.per_epoch * epoch)
+    trainee.model.train()
+    for i in range(spec.steps.per_epoch):
+        step = spec.steps.per_epoch * epoch + i
+        trainee.set_learning_rate(step)
+        clock.start_data()
+        group = [stepper.to_device(next(batches)) for _ in range(spec.accum_freq)]
+        clock.end_data()
+        loss = stepper.step(group)
+        if step % spec.steps.log_every == 0 or i + 1 == spec.steps.per_epoch:
+            value = loss.item()
+            if not math.isfinite(value):
+                raise diverged(value, step, spec)
+            seen = (step + 1) * spec.steps.batch_size
+            tell(
+                {"kind": "step", "step": step, "epoch": epoch, "samples_seen": seen, "loss": value}
+                | _optimizer_figures(trainee)
+                | clock.figures(step)
+            )
+        fault_point(f"step:{step}:{place.rank}")
+    for _ in batches:  # what is left when batches do not divide by accum_freq goes unused
+        pass
+
+
+def diverged(value: float, step: int, spec: TrainSpec) -> BadInputError:
+    """The error for a loss that is no number."""
+    return BadInputError(
+        f"the loss is {value} at step {step} (checked every {spec.steps.log_every}); "
+        f"learning rate {spec.scale.learning_rate:g}, precision {spec.precision}: "
+        "lower the rate, set --grad-clip-norm, or look for bad data, and start with --overwrite"
+    )
+
+
+class _Clock:
+    """Rates since the last record, and the time left at the pace so far."""
+
+    def __init__(self, steps: Steps, *, first_step: int) -> None:
+        self._steps = steps
+        self._begin = self._last = time.monotonic()
+        self._first_step = self._last_step = first_step - 1
+        self._data = self._data_from = 0.0
+
+    def start_data(self) -> None:
+        self._data_from = time.monotonic()
+
+    def end_data(self) -> None:
+        self._data += time.monotonic() - self._data_from
+
+    def figures(self, step: int) -> dict[str, float]:
+        """Rates up to a step that has just ended."""
+        now = time.monotonic()
+        window = max(now - self._last, 1e-9)
+        done = step - self._last_step
+        pace = (now - self._begin) / (step - self._first_step)
+        share = min(self._data / window, 1.0)
+        self._last, self._last_step, self._data = now, step, 0.0
+        return {
+            "samples_per_second": round(done * self._steps.batch_size / window, 2),
+            "data_seconds_share": round(share, 4),
+            "seconds_left": round(pace * (self._steps.total - step - 1), 1),
+        }
+
+
+def _optimizer_figures(trainee: Trainee) -> dict[str, float]:
+    return {
+        "lr": trainee.optimizer.param_groups[0]["lr"],
+        "logit_scale": math.exp(trainee.bare.logit_scale.item()),
+    }
+
+
+def _guarded(batches: Iterator[Batch], drops: Drops) -> Iterator[Batch]:
+    """The same batches; when the loader gave up, its reason in place of its traceback."""
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except Exception:
+            if drops.gave_up():
+                raise drops.error() from None
+            raise
+        yield batch
+
+
+def _resume(spec: TrainSpec, trainee: Trainee, place: Place) -> int:
+    """Load the newest checkpoint, if any; epochs done. Rank 0 looks, so that all agree."""
+    found = [0]
+    if place.rank == 0:
+        found = checkpoint.epochs_done(spec.checkpoints)[-1:] or [0]
+    if place.world_size > 1:
+        torch.distributed.broadcast_object_list(found, src=0)
+    if not found[0]:
+        return 0
+    state = checkpoint.load(spec.checkpoints, found[0])
+    trainee.bare.load_state_dict(state["state_dict"])
+    trainee.optimizer.load_state_dict(state["optimizer"])
+    if trainee.scaler is not None and "scaler" in state:
+        trainee.scaler.load_state_dict(state["scaler"])
+    return found[0]
+
+
+def _content(spec: TrainSpec, trainee: Trainee) -> dict[str, Any]:
+    """open_clip's checkpoint (weights without DDP's prefix), and what says how it came about."""
+    content = {
+        "name": f"{spec.scale.name}_scale",
+        "state_dict": trainee.bare.state_dict(),
+        "optimizer": trainee.optimizer.state_dict(),
+        "comparable": spec.comparable,
+        "scale": dataclasses.asdict(spec.scale),
+        "precision": spec.precision,
+        "seed": spec.seed,
+    }
+    if trainee.scaler is not None:
+        content["scaler"] = trainee.scaler.state_dict()
+    return content
+
+
+def _sum_over_ranks(counts: torch.Tensor, place: Place) -> torch.Tensor:
+    """Also the barrier that keeps ranks together while rank 0 writes its checkpoint."""
+    if place.world_size == 1:
+        return counts
+    moved = counts.to(place.device)
+    torch.distributed.all_reduce(moved)
+    return moved.cpu()
+
+
+def _drop_figures(counts: torch.Tensor) -> dict[str, Any]:
+    *drops, good = counts.tolist()
+    return {"loaded": good, "dropped": dict(zip(REASONS, drops, strict=True))}
