@@ -1,1 +1,1 @@
-"""What every part stands on: configs, run folders, storage, plug-ins. Imports neither torch nor ray."""
+"""What every part stands on: configs, run folders, storage. Imports neither torch nor ray."""

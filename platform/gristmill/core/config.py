@@ -57,7 +57,9 @@ def from_dict(data: Any, *, allow: Iterable[str] = ()) -> Any:
     try:
         return cls(**fields)
     except TypeError as error:
-        raise BadInputError(f"config of {data['type']} does not fit this version: {error}") from error
+        raise BadInputError(
+            f"config of {data['type']} does not fit this version: {error}"
+        ) from error
 
 
 def _class_of(name: str, allow: frozenset[str]) -> Any:
@@ -69,7 +71,9 @@ def _class_of(name: str, allow: frozenset[str]) -> Any:
         for part in qualname.split("."):
             cls = getattr(cls, part)
     except (ImportError, AttributeError) as error:
-        raise BadInputError(f"config names the class {name}, which is not there: {error}") from error
+        raise BadInputError(
+            f"config names the class {name}, which is not there: {error}"
+        ) from error
     if not dataclasses.is_dataclass(cls):
         raise BadInputError(f"config names {name}, which is not a config class")
     return cls
@@ -98,5 +102,3 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
             for line in differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
         ]
     return [] if old == new else [f"{path}: {old!r} -> {new!r}"]
-
-

@@ -1,10 +1,10 @@
 """The exceptions people see. Their message says what was wrong, with the value, and what to do.
 
-    GristmillError
-    ├── BadInputError (also ValueError)   data or a setting that cannot be right
-    │   └── CorruptDataError              a file, row group or tar that cannot be read; names the place
-    ├── RunError                          a run folder that is in use, foreign, or unfinished
-    └── MissingExtraError                 a package of an extra is not installed; prints the pip line
+GristmillError
+├── BadInputError (also ValueError)   data or a setting that cannot be right
+│   └── CorruptDataError              a file, row group or tar that cannot be read; names the place
+├── RunError                          a run folder that is in use, foreign, or unfinished
+└── MissingExtraError                 a package of an extra is not installed; prints the pip line
 """
 
 

@@ -68,7 +68,7 @@ def join(base: str, *parts: str) -> str:
     """
     for part in parts:
         if part.startswith("/") or ".." in part.split("/"):
-            raise BadInputError(f"{part!r} would leave the folder {redact(base)}; give a plain name")
+            raise BadInputError(f"{part!r} would leave the folder {redact(base)}")
     return posixpath.join(base.rstrip("/") or "/", *parts)
 
 
@@ -91,7 +91,7 @@ def size_bytes(uri: str) -> int:
 
 
 def list_files(uri: str, suffix: str = "", *, recursive: bool = False) -> list[str]:
-    """Files in a folder whose names end in `suffix`, as URIs, sorted by name; empty if no folder."""
+    """Files in a folder whose names end in `suffix`, as URIs, sorted; empty if no folder."""
     fs, path = filesystem(uri)
     fs.invalidate_cache(path)
     if not fs.isdir(path):
@@ -179,8 +179,8 @@ def write_bytes(uri: str, data: bytes) -> None:
 
 
 def write_json(uri: str, value: Any) -> None:
-    """Write JSON with sorted keys, aside and published."""
-    write_bytes(uri, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+    """Write JSON, keys in their own order (a funnel's is its meaning), aside and published."""
+    write_bytes(uri, (json.dumps(value, indent=1) + "\n").encode())
 
 
 def map_records(uri: str, dtype: "np.dtype[Any]") -> "npt.NDArray[Any]":

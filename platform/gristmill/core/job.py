@@ -1,4 +1,4 @@
-"""A job: one frozen dataclass that the command line parses, a recipe returns and a run folder keeps."""
+"""A job: a frozen dataclass that the command line parses and a run folder keeps."""
 
 import logging
 from abc import ABC, abstractmethod
@@ -29,7 +29,7 @@ class Job(ABC):
 
     @abstractmethod
     def execute(self, run: Run) -> None:
-        """Do the work into `run`. Called again after a kill, with what was committed still there."""
+        """Do the work into `run`. Called again after a kill; what was committed is still there."""
 
 
 def run_job(job: Job, *, overwrite: bool = False) -> Run:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The answer to `--plan`. Sizes are bytes, times seconds; 0 means not known, and is not printed."""
+    """The answer to `--plan`. Sizes are bytes; 0 means not known, and is not printed."""
 
     title: str
     """What the job does, in one line."""
@@ -35,7 +35,9 @@ class Plan:
         if self.cpu_hours or self.gpu_hours:
             cost = [f"{human_seconds(self.cpu_hours * 3600)} of one CPU"] if self.cpu_hours else []
             cost += [f"{human_seconds(self.gpu_hours * 3600)} of one GPU"] if self.gpu_hours else []
-            lines.append(f"  cost    {', '.join(cost)}" + (f" ({self.basis})" if self.basis else ""))
+            lines.append(
+                f"  cost    {', '.join(cost)}" + (f" ({self.basis})" if self.basis else "")
+            )
         lines += [f"  warning {text}" for text in self.warnings]
         return "\n".join(lines)
 

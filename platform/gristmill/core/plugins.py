@@ -44,7 +44,9 @@ def find(package: str, name: str, base: type) -> Any:
         if issubclass(cls, base) and cls.__module__ == module.__name__
     ]
     if len(own) != 1:
-        raise BadInputError(f"{module.__name__} must hold exactly one {_kind(base)}, has {len(own)}")
+        raise BadInputError(
+            f"{module.__name__} must hold exactly one {_kind(base)}, has {len(own)}"
+        )
     return own[0]
 
 

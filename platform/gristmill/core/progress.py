@@ -1,4 +1,4 @@
-"""Progress lines with a rate and the time left: a bar on a terminal, a line now and then in a log."""
+"""Progress with a rate and the time left: a bar on a terminal, a line now and then in a log."""
 
 import logging
 import sys

@@ -39,9 +39,7 @@ class Report:
         """A section with a picture: `draw` gets matplotlib axes."""
         self.sections.append({"kind": "svg", "title": title, "svg": figure(draw), "note": note})
 
-    def thumbnails(
-        self, title: str, pictures: Sequence[tuple[bytes, str]], note: str = ""
-    ) -> None:
+    def thumbnails(self, title: str, pictures: Sequence[tuple[bytes, str]], note: str = "") -> None:
         """A section of small pictures: (encoded image bytes, caption)."""
         items = [{"src": data_uri(data), "caption": caption} for data, caption in pictures]
         self.sections.append({"kind": "pictures", "title": title, "items": items, "note": note})
@@ -72,6 +70,7 @@ def _cell(value: Any) -> dict[str, Any]:
 
 def figure(draw: Callable[[Any], None], size: tuple[float, float] = (6.4, 3.2)) -> str:
     """An SVG picture, deterministic for the same data; `draw` gets matplotlib axes."""
+    import cycler
     import matplotlib
 
     matplotlib.use("Agg")
@@ -79,7 +78,7 @@ def figure(draw: Callable[[Any], None], size: tuple[float, float] = (6.4, 3.2)) 
 
     settings = {
         "svg.hashsalt": "gristmill",
-        "axes.prop_cycle": matplotlib.cycler(color=PALETTE),
+        "axes.prop_cycle": cycler.cycler(color=PALETTE),
         "axes.spines.top": False,
         "axes.spines.right": False,
         "font.size": 9,

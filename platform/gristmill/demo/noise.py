@@ -208,7 +208,9 @@ def write_eval(out_dir: Path) -> None:
     labelled: list[tuple[str, dict[str, bytes]]] = []
     for label, noun in enumerate(CLASSES):
         members = [drawing for drawing in drawings if drawing.noun == noun][:EVAL_PER_CLASS]
-        labelled += [(d.key, {"webp": square(d.image), "cls": str(label).encode()}) for d in members]
+        labelled += [
+            (d.key, {"webp": square(d.image), "cls": str(label).encode()}) for d in members
+        ]
     folder = out_dir / "wds_demo_drawings_test"
     write_tar(folder / "test" / "0.tar", labelled)
     (folder / "test" / "nshards.txt").write_text("1\n")

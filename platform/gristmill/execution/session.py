@@ -74,7 +74,7 @@ def _inherit() -> None:
 
 
 def _local_cpus(execution: Execution) -> int:
-    """CPUs of the private cluster: what the machine gives us, and at least the workers asked for."""
+    """CPUs of the private cluster: the machine's, and at least the workers asked for."""
     return max(len(os.sched_getaffinity(0)), execution.workers, 1)
 
 

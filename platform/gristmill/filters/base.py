@@ -23,7 +23,7 @@ Verdict = npt.NDArray[np.int8]
 
 
 class PoolFacts(Protocol):
-    """Facts about a whole pool that a filter may ask for in `fit`; found in parallel, in flat memory."""
+    """Facts about a whole pool that a filter may ask for in `fit`; found in flat memory."""
 
     @property
     def num_rows(self) -> int:
@@ -61,7 +61,7 @@ class Filter(ABC):
 
     @abstractmethod
     def judge(self, batch: "pa.Table") -> Verdict:
-        """A verdict for each row of a batch that has `columns`. An empty batch gives an empty one."""
+        """A verdict for each row of a batch that has `columns`; of an empty batch, none."""
 
     def __and__(self, other: "Filter") -> "AllOf":
         """Both: the second judges only what the first keeps."""
@@ -110,7 +110,7 @@ class AllOf(Filter):
         offset = 0
         for part in self.parts:
             whole = len(alive) == batch.num_rows
-            rows = batch.select(list(part.columns))
+            rows = batch.select(list(part.columns)) if part.columns else batch
             found = part.judge(rows if whole else rows.take(alive))
             verdict[alive] = np.where(found > 0, found + offset, 0)
             alive = alive[found == 0]

@@ -85,7 +85,9 @@ def checkpoint_uri(weights: str) -> str:
         return weights
     found = io.list_files(io.join(weights, "checkpoints"), ".pt")
     if not found:
-        raise BadInputError(f"no weights at {io.redact(weights)}: neither a file nor a training run")
+        raise BadInputError(
+            f"no weights at {io.redact(weights)}: neither a file nor a training run"
+        )
     return max(found, key=_epoch_of)
 
 

@@ -51,7 +51,9 @@ class _ReadFaces(SliceWorker):
                 found = _boxes(table[columns.FACES][int(i)].as_py(), piece, row + int(i))
                 answered.append(int(place[i]))
                 boxes += [(int(place[i]), box) for box in found]
-        io.write_bytes(io.join(self.parts, piece.name + ".rows"), np.array(answered, "<i8").tobytes())
+        io.write_bytes(
+            io.join(self.parts, piece.name + ".rows"), np.array(answered, "<i8").tobytes()
+        )
         io.write_bytes(
             io.join(self.parts, piece.name + ".boxes"), np.array(boxes, BOX_DTYPE).tobytes()
         )
@@ -64,7 +66,9 @@ def _boxes(value: Any, piece: Slice, row: int) -> list[tuple[float, ...]]:
         value = json.loads(value)
     boxes = [tuple(float(x) for x in box) for box in value or []]
     if any(len(box) != 4 for box in boxes):
-        raise BadInputError(f"{io.redact(piece.payload['uri'])}, row {row}: a face box needs 4 numbers")
+        raise BadInputError(
+            f"{io.redact(piece.payload['uri'])}, row {row}: a face box needs 4 numbers"
+        )
     return boxes
 
 

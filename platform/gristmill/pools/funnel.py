@@ -128,11 +128,13 @@ def report(
     rows, kept = stats["rows"], stats["kept"]
     share = 100 * kept / rows if rows else 0.0
     page = Report(
-        title="Filter", subtitle=f"{kept:,} of {rows:,} rows kept ({share:.2f} %). {_describe(chosen)}"
+        title="Filter",
+        subtitle=f"{kept:,} of {rows:,} rows kept ({share:.2f} %). {_describe(chosen)}",
     )
     if stats["lost"]:
         page.warnings.append(
-            f"{stats['lost']:,} rows were lost to unreadable row groups: " + "; ".join(stats["corrupt"])
+            f"{stats['lost']:,} rows were lost to unreadable row groups: "
+            + "; ".join(stats["corrupt"])
         )
     page.table("Funnel", ("step", "dropped", "left", "left %"), _funnel_rows(stats))
     if stats["dropped"]:

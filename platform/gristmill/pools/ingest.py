@@ -37,7 +37,7 @@ class Source(ABC):
         """(what there is, in words; its bytes, or 0), without fetching anything."""
 
     def availability(self, scratch: str) -> dict[str, int]:  # noqa: ARG002
-        """Rows asked for, failed and mismatched before any pair reached us; empty if all is here."""
+        """Rows asked for, failed and mismatched before any pair reached us."""
         return {}
 
 
@@ -86,7 +86,7 @@ class Folder(Source):
         found = [f for f in files if f.lower().rpartition(".")[2] in IMAGE_EXTENSIONS]
         if not found:
             raise BadInputError(
-                f"no images under {io.redact(self.source)}; looked for .{', .'.join(IMAGE_EXTENSIONS)}"
+                f"no images under {io.redact(self.source)}; looked for {', '.join(IMAGE_EXTENSIONS)}"
             )
         return found
 
@@ -144,9 +144,7 @@ class IngestJob(Job):
         pieces = self.source.pieces(self.shard_size, run.scratch("fetched"))
         origin = [[p.payload.get("tar") or len(p.payload["files"]), p.weight] for p in pieces]
         pin_input(run, "source", {"slices": origin})
-        worker = IngestSlice(
-            out=run.uri, keep_uids=self.keep_uids, face_boxes=self.face_boxes
-        )
+        worker = IngestSlice(out=run.uri, keep_uids=self.keep_uids, face_boxes=self.face_boxes)
         with session(self.execution):
             done = map_slices(
                 "ingest",

@@ -36,7 +36,7 @@ SIZES = "sizes.json"
 
 @dataclass(frozen=True, kw_only=True)
 class ReshardJob(Job):
-    """Write a subset's pairs as new shards (DataComp's resharder, with its known faults left out)."""
+    """Write a subset's pairs as new shards (DataComp's resharder, its known faults left out)."""
 
     pool: str
     """The pool whose shards hold the pairs."""
@@ -103,8 +103,8 @@ class ReshardJob(Job):
             written = sum(d.get("written", 0) for d in found)
             if not written:
                 raise BadInputError(
-                    f"no uid of {io.redact(self.subset)} is in the shards of {io.redact(self.pool)}; "
-                    "it is another pool's subset"
+                    f"no uid of {io.redact(self.subset)} is in the shards of "
+                    f"{io.redact(self.pool)}: it is another pool's subset"
                 )
             missing = len(subset) - _listed_found(subset, run, pool, found)
             if missing and self.require_all:
@@ -223,9 +223,7 @@ def _listed_found(subset: Subset, run: Run, pool: Pool, found: Sequence[dict[str
     return total
 
 
-def _dropped(
-    found: Sequence[dict[str, Any]], shards: Sequence[dict[str, Any]]
-) -> dict[str, int]:
+def _dropped(found: Sequence[dict[str, Any]], shards: Sequence[dict[str, Any]]) -> dict[str, int]:
     totals: dict[str, int] = {}
     for outcome in (*found, *shards):
         for reason, count in outcome.get("dropped", {}).items():

@@ -25,7 +25,7 @@ OPEN_TARS = 16
 
 @dataclass
 class FindKept(SliceWorker):
-    """Notes, for one input shard, the place of each sample that the subset lists, once a listing."""
+    """Notes the place of each sample of a shard that the subset lists, once a listing."""
 
     subset: str
     kept: str
@@ -36,7 +36,7 @@ class FindKept(SliceWorker):
         self._subset = Subset.load(self.subset, check=False)
 
     def process(self, piece: Slice) -> dict[str, Any]:
-        """Write the places (int64 numbers of samples in the shard) and the entries they answer to."""
+        """Write the places (int64 numbers in the shard) and the entries they answer to."""
         assert self._subset is not None
         number, uids, places, dropped = -1, [], [], Counter[str]()
         with TarReader(piece.payload["uri"]) as reader:
@@ -169,11 +169,7 @@ class WriteShard(SliceWorker):
         return {"webp": encode_webp(picture, quality=self.webp_quality), **parts}, True
 
 
-
-
-def shuffled(
-    start: int, stop: int, total: int, window: int, seed: int
-) -> npt.NDArray[np.int64]:
+def shuffled(start: int, stop: int, total: int, window: int, seed: int) -> npt.NDArray[np.int64]:
     """Which places of the pool's order the places [start, stop) of the output take.
 
     Windows of `window` places are permuted, each by a generator seeded with (seed, window number):

@@ -34,7 +34,7 @@ class FilterJob(Job):
     """Choose uids of a pool by a filter (DataComp, arXiv:2304.14108, section 3)."""
 
     pool: str
-    """The pool: a folder (any fsspec URI) with metadata/*.parquet, and shards/*.tar if it has them."""
+    """The pool: a folder (any fsspec URI) with metadata/*.parquet and perhaps shards/*.tar."""
     filter: Filter
     """The filter."""
     skip_corrupt: bool = False
@@ -73,9 +73,7 @@ class FilterJob(Job):
         with session(self.execution):
             facts = ColumnFacts(pieces, run.scratch("facts"), self.execution, self.skip_corrupt)
             fitted = self.filter.fit(facts)
-            worker = _Judge(
-                fitted, self.wanted, run.scratch("parts"), sorted(p.uid for p in peek)
-            )
+            worker = _Judge(fitted, self.wanted, run.scratch("parts"), sorted(p.uid for p in peek))
             done = map_slices(
                 "filter",
                 pieces,
@@ -126,7 +124,7 @@ class _Judge(SliceWorker):
         self._peek_uids = make_uids(self.peek)
 
     def process(self, piece: Slice) -> dict[str, Any]:
-        """Counts by reason, a few examples of each, and reasons of the rows whose picture we have."""
+        """Counts by reason, a few examples of each, verdicts of rows whose picture we have."""
         counts = np.zeros(len(self.filter.reasons) + 1, np.int64)
         kept: list[UidArray] = []
         examples = funnel.Examples(self.filter.reasons, SAMPLES_PER_REASON)

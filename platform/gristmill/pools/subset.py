@@ -1,5 +1,6 @@
 """Subset files: sorted uids in an .npy of dtype `u8,u8` (DataComp). A uid may repeat."""
 
+import itertools
 import os
 import tempfile
 from collections.abc import Iterator
@@ -77,8 +78,8 @@ class Subset:
                 falls = (high[:-1] > high[1:]) | ((high[:-1] == high[1:]) & (low[:-1] > low[1:]))
                 at = start + int(np.flatnonzero(falls)[0])
                 raise BadInputError(
-                    f"the subset is not sorted: entry {at} {hex_of_uid(self.uids[at])} comes before "
-                    f"{hex_of_uid(self.uids[at + 1])}; sort it with numpy.sort"
+                    f"the subset is not sorted: entry {at} "
+                    f"{hex_of_uid(self.uids[at])} comes before {hex_of_uid(self.uids[at + 1])}; sort it with numpy.sort"
                 )
 
     @classmethod
@@ -141,7 +142,11 @@ def write_header(file: IO[bytes], count: int) -> None:
     """The .npy header of a subset of `count` uids, as numpy.save writes it."""
     np.lib.format.write_array_header_1_0(
         file,  # type: ignore[arg-type]
-        {"descr": np.lib.format.dtype_to_descr(UID_DTYPE), "fortran_order": False, "shape": (count,)},
+        {
+            "descr": np.lib.format.dtype_to_descr(UID_DTYPE),
+            "fortran_order": False,
+            "shape": (count,),
+        },
     )
 
 
@@ -175,7 +180,7 @@ def _map(path: str, uri: str) -> UidArray:
         raise CorruptDataError(f"{shown} is not a whole .npy file: {error}") from error
     if mapped.dtype != UID_DTYPE or mapped.ndim != 1:
         raise BadInputError(
-            f"{shown} has dtype {mapped.dtype} and shape {mapped.shape}; a subset has u8,u8 and (n,)"
+            f"{shown} has dtype {mapped.dtype} and shape {mapped.shape}; a subset u8,u8 and (n,)"
         )
     return mapped
 
@@ -191,5 +196,5 @@ def _is_empty_npy(path: str) -> bool:
 def ranges(parts: int) -> Iterator[tuple[int, int]]:
     """The space of the first 16 digits cut into `parts` equal ranges, as (first, last)."""
     edges = [(1 << 64) * i // parts for i in range(parts + 1)]
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in itertools.pairwise(edges):
         yield low, high - 1

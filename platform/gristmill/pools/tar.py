@@ -94,7 +94,9 @@ class TarReader:
             start = position + BLOCK
             position = start + -(-size // BLOCK) * BLOCK
             if start + size > self.num_bytes:
-                raise self._corrupt(start - BLOCK, f"member of {size} bytes is cut short; truncated?")
+                raise self._corrupt(
+                    start - BLOCK, f"member of {size} bytes is cut short; truncated?"
+                )
             if kind in b"Lxg":
                 if size > MAX_NAME_BYTES:
                     raise self._corrupt(start - BLOCK, f"extended header of {size} bytes")
@@ -211,5 +213,3 @@ class TarWriter:
 def member_bytes(reader: TarReader, member: Member) -> memoryview:
     """A member's bytes without a copy; valid while the reader is open."""
     return memoryview(reader.data)[member.offset : member.offset + member.size]
-
-

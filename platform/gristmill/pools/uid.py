@@ -1,7 +1,8 @@
-"""Uids of image-text pairs: 32 hex digits made from content, and their 16-byte form in subset files."""
+"""Uids of image-text pairs: 32 hex digits from content, and their 16-byte form in subsets."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +10,7 @@ import numpy.typing as npt
 from gristmill.core.errors import BadInputError
 
 UID_DTYPE = np.dtype("u8,u8")
-"""One uid in a subset file: first and last 16 hex digits as unsigned integers (DataComp, section C)."""
+"""One uid in a subset file: first and last 16 hex digits as unsigned integers (DataComp)."""
 
 UidArray = npt.NDArray[np.void]
 
@@ -35,7 +36,7 @@ _HEX[np.frombuffer(b"abcdef", np.uint8)] = np.arange(10, 16)
 _HEX[np.frombuffer(b"ABCDEF", np.uint8)] = np.arange(10, 16)
 
 
-def parse_uids(column: object, *, where: str, first_row: int = 0) -> UidArray:
+def parse_uids(column: Any, *, where: str, first_row: int = 0) -> UidArray:
     """Uids of a string column as an array of `UID_DTYPE`, shape (n,), in row order.
 
     Args:
@@ -70,11 +71,11 @@ def parse_uids(column: object, *, where: str, first_row: int = 0) -> UidArray:
     return np.ascontiguousarray(packed).view(">u8").astype("<u8").view(UID_DTYPE).reshape(-1)
 
 
-def _characters(column: object) -> npt.NDArray[np.uint8]:
+def _characters(column: Any) -> npt.NDArray[np.uint8]:
     """The bytes of a string array whose entries all have 32, as [n, 32]."""
     import pyarrow as pa
 
-    column = column.cast(pa.large_string())  # type: ignore[attr-defined]
+    column = column.cast(pa.large_string())
     _, offsets, data = column.buffers()
     if data is None or not len(column):
         return np.zeros((0, 32), np.uint8)

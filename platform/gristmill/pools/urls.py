@@ -1,4 +1,4 @@
-"""Pairs from a table of urls, fetched by img2dataset (an extra) into tars that ingest then takes in."""
+"""Pairs from a table of urls, fetched by img2dataset (an extra) into tars for ingest."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from gristmill.pools.pool import open_parquet, read_footer
 
 @dataclass(frozen=True, kw_only=True)
 class Urls(Source):
-    """A parquet of urls and captions, or a folder of such files, as DataComp publishes its pools."""
+    """A parquet of urls and captions, or a folder of them, as DataComp publishes its pools."""
 
     table: str
     """Parquet file or folder of them with the columns below."""

@@ -62,7 +62,7 @@ COMMANDS: dict[str, dict[str, Command]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Returns the exit status: 0, 1 for an error of ours, 2 for usage, 130 Ctrl-C."""
+    """Run one command. Returns 0, 1 for an error of ours, 2 for usage, 130 for Ctrl-C."""
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
         print(overview())
@@ -100,7 +100,9 @@ def dispatch(words: list[str]) -> int:
     return run_command(f"gristmill {group} {verb}", verbs[verb], rest)
 
 
-def _usage(problem: str, word: str, known: dict[str, Command] | dict[str, dict[str, Command]]) -> int:
+def _usage(
+    problem: str, word: str, known: dict[str, Command] | dict[str, dict[str, Command]]
+) -> int:
     near = difflib.get_close_matches(word, known, n=1)
     hint = f"; perhaps you meant {near[0]}" if near else ""
     print(f"error: {problem}{hint}; see gristmill --help", file=sys.stderr)
@@ -115,7 +117,9 @@ def run_command(prog: str, command: Command, words: list[str]) -> int:
         return invoke(parse(kind, words, prog=prog, about=command.help, default=None))
     recipes = recipes_of(command.recipes)
     if not words or words[0] in ("-h", "--help"):
-        lines = [f"  {n:<18} {(f.__doc__ or '').strip().splitlines()[0]}" for n, f in recipes.items()]
+        lines = [
+            f"  {n:<18} {(f.__doc__ or '').strip().splitlines()[0]}" for n, f in recipes.items()
+        ]
         word = command.recipe_word
         print(f"usage: {prog} {word} [options]\n\n{command.help}\n\n" + "\n".join(lines))
         print(f"\n{prog} {word} --help lists the options of one.")

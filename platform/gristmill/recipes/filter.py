@@ -1,4 +1,4 @@
-"""Filter recipes under DataComp's names. Each returns a job whose pool and out the caller fills in."""
+"""Filter recipes under DataComp's names. The caller fills in pool and out."""
 
 import ast
 from typing import Any

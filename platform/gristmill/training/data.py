@@ -10,7 +10,7 @@ Stages and order are those of `get_wds_dataset` in open_clip_train/data.py with
 3. Without loader processes open_clip draws the same shards in every epoch; here the epoch counts.
 4. Any URI that fsspec reads is a shard; open_clip pipes s3:// through the AWS command.
 5. Drops are counted by reason and bounded (`drops.py`); broken pictures found only while cropping
-   are dropped too, where open_clip ends.
+   are dropped too, where open_clip ends. A tar cut off between two members is noticed.
 6. Only captions and images are decoded. open_clip decodes every member, and webdataset unpickles
    `.pyd`, `.pickle` and `.pth`: code execution for whoever made the tar.
 """
@@ -19,8 +19,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
-from urllib.parse import urlparse
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -28,12 +27,12 @@ import webdataset as wds
 from open_clip_train.data import (
     ResampledShards2,
     SharedEpoch,
+    group_by_keys_nothrow,
     pytorch_worker_seed,
-    tarfile_to_samples_nothrow,
 )
 from PIL import Image
 from webdataset.filters import _shuffle as shuffle_samples
-from webdataset.gopen import gopen_schemes
+from webdataset.tariterators import tar_file_expander
 
 from gristmill.core import io
 from gristmill.training.drops import Drops
@@ -41,6 +40,8 @@ from gristmill.training.shards import IMAGE_MEMBERS, TEXT_MEMBER
 
 SHUFFLE_SIZE, SHUFFLE_INITIAL = 5000, 1000
 """Samples in the shuffle buffer, and how many it holds before the first comes out (open_clip's)."""
+END_BYTES = 1024
+"""Zeros at the end of a tar."""
 MAX_IMAGE_PIXELS = 89_478_485
 """Pillow's own default. It refuses pictures of more than twice this, 179 Mpixels."""
 
@@ -88,18 +89,50 @@ class _Shards(ResampledShards2):  # type: ignore[misc]
 
     def __iter__(self) -> Iterator[dict[str, str]]:
         Image.MAX_IMAGE_PIXELS = MAX_IMAGE_PIXELS
-        for scheme in {urlparse(url).scheme for url in self.urls} - {""}:
-            gopen_schemes[scheme] = _open_remote
         epoch = self.epoch.get_value()
         if epoch:
             reseed(stream_seed(epoch))
-        for shard in super().__iter__():
-            self._drops.shard()
-            yield shard
+        yield from super().__iter__()
 
 
-def _open_remote(url: str, _mode: str, _bufsize: int) -> Any:
-    return io.open_read(url)
+class _Tar:
+    """A tar's bytes on their way to tarfile, with an eye on where they end.
+
+    tarfile takes a file cut off between two members for a whole one. A whole one ends in two blocks
+    of zeros, so tarfile stops before the file does.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._plain: bool | None = None
+        self._tail = b""
+        self.truncated = False
+
+    def read(self, size: int) -> bytes:
+        """The next bytes."""
+        data = self._file.read(size)
+        if self._plain is None:
+            self._plain = data[257:262] == b"ustar"  # a compressed tar ends in anything
+        self._tail = (self._tail + data[-END_BYTES:])[-END_BYTES:]
+        if not data and self._plain and self._tail.strip(b"\0"):
+            self.truncated = True
+        return data
+
+
+def open_tars(shards: Iterator[dict[str, str]], *, drops: Drops) -> Iterator[dict[str, Any]]:
+    """Open each shard for `tar_file_expander`, close it afterwards, and count the broken."""
+    for shard in shards:
+        drops.shard()
+        try:
+            file = io.open_read(shard["url"])
+        except Exception as error:  # a store has its own errors, and one shard may be missing
+            drops.unreadable(error)
+            drops.shard_end(truncated=False)
+            continue
+        with file:
+            tar = _Tar(file)
+            yield {"url": shard["url"], "stream": tar}
+            drops.shard_end(truncated=tar.truncated)
 
 
 class _Shuffle:
@@ -142,7 +175,9 @@ def make_loader(
     """
     stages = [
         _Shards(spec, epoch, drops),
-        partial(tarfile_to_samples_nothrow, handler=drops.unreadable),
+        partial(open_tars, drops=drops),
+        partial(tar_file_expander, handler=drops.unreadable),
+        group_by_keys_nothrow,
         wds.map(drops.read),
         _Shuffle(epoch),
         wds.select(drops.usable),

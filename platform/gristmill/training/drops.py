@@ -32,12 +32,14 @@ class Drops:
         self._gave_up = multiprocessing.Value("b", 0)
         self._since_good = 0
         self._shards_since_sample = 0
+        self._tar_failed = False
         self._patience_shards = 2 * num_shards + 100
 
     # -- in the loader's processes --------------------------------------------------------------
 
     def shard(self) -> None:
         """A tar is about to be read."""
+        self._tar_failed = False
         self._shards_since_sample += 1
         if self._shards_since_sample > self._patience_shards:
             self._stop()
@@ -64,10 +66,15 @@ class Drops:
         return self._drop("bad_caption" if isinstance(error, UnicodeError) else "bad_image")
 
     def unreadable(self, _error: Exception) -> bool:
-        """Webdataset handler for tars that break off: count and go on with the next one."""
-        with self._counts.get_lock():
-            self._counts[REASONS.index("bad_shard")] += 1
+        """Webdataset handler for tars that break off: go on with the next one."""
+        self._tar_failed = True
         return True
+
+    def shard_end(self, *, truncated: bool) -> None:
+        """A tar has been read; counted once if anything was wrong with it."""
+        if truncated or self._tar_failed:
+            with self._counts.get_lock():
+                self._counts[REASONS.index("bad_shard")] += 1
 
     def good(self, sample: Any) -> Any:
         """Pass on a sample that came through."""

@@ -1,0 +1,155 @@
+"""The score job: CLIP features and similarity scores for every pair of a pool.
+
+A pool is never changed: the result is another pool, with metadata and features of its own, that
+points to the first one's shards. Its metadata files number as the shards do, so that work needs no
+join: row i of metadata/N.parquet and of N.npz is sample i of shard N.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gristmill.core import io
+from gristmill.core.errors import BadInputError
+from gristmill.core.job import Job
+from gristmill.core.plan import Plan
+from gristmill.core.report import Report
+from gristmill.core.run import REPORT, Run
+from gristmill.execution.session import Execution, cluster_gpus, session
+from gristmill.execution.slices import Slice, map_slices
+from gristmill.models.clip import ClipSpec, check_arch, checkpoint_uri
+from gristmill.pools.funnel import pin_input
+from gristmill.pools.pool import MANIFEST, Pool
+from gristmill.pools.score_worker import ScoreShard
+
+HISTOGRAM_BINS = 80
+PAIRS_PER_CPU_SECOND = 150.0
+PAIRS_PER_GPU_SECOND = 1500.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreJob(Job):
+    """Add clip_{column}_similarity_score and features {column}_img, {column}_txt (DataComp)."""
+
+    pool: str
+    """A pool with shards."""
+    arch: str
+    """An open_clip architecture such as ViT-L-14, or gristmill-demo."""
+    weights: str
+    """Its weights: a file, or the folder of a `clip train` run."""
+    column: str = "l14"
+    """Names what is added: clip_{column}_similarity_score, {column}_img, {column}_txt. DataComp
+    has b32 and l14."""
+    batch_size: int = 64
+    """Pairs through the model at once."""
+    skip_corrupt: bool = False
+    """Go on past shards that cannot be read, counting them."""
+    execution: Execution = Execution()
+    """Where it runs."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.column.isidentifier() and self.column.islower()):
+            raise BadInputError(f"column must be a short lower-case name, not {self.column!r}")
+        if self.batch_size < 1:
+            raise BadInputError(f"batch_size must be at least 1, not {self.batch_size}")
+
+    def plan(self) -> Plan:
+        """Rows, and forward passes."""
+        pool = self._pool()
+        sizes = sum(map(io.size_bytes, pool.shard_files))
+        return Plan(
+            title=f"score {pool.num_rows:,} pairs of {io.redact(self.pool)} with {self.arch}",
+            reads=[(f"{len(pool.shard_files)} shards", sizes)],
+            writes=[("features and scores", pool.num_rows * 4 * 768)],
+            work=[("pairs", f"{pool.num_rows:,}")],
+            cpu_hours=pool.num_rows / PAIRS_PER_CPU_SECOND / 3600,
+            gpu_hours=pool.num_rows / PAIRS_PER_GPU_SECOND / 3600,
+            basis="one or the other; rough figures for small models, data loading included",
+        )
+
+    def _pool(self) -> Pool:
+        pool = Pool(io.absolute(self.pool))
+        if not pool.shard_files:
+            raise BadInputError(
+                f"{io.redact(self.pool)} has no shards, so there is nothing to score"
+            )
+        return pool
+
+    def execute(self, run: Run) -> None:
+        """Score shard by shard; a model is loaded once a worker."""
+        pool = self._pool()
+        check_arch(self.arch)
+        weights = checkpoint_uri(io.absolute(self.weights))
+        pin_input(run, "weights", {"sha256": io.sha256(weights), "arch": self.arch})
+        pin_input(run, "pool", pool.identity())
+        with session(self.execution):
+            worker = ScoreShard(
+                spec=ClipSpec(arch=self.arch, weights=weights),
+                column=self.column,
+                batch_size=self.batch_size,
+                source=pool.uri,
+                out=run.uri,
+                num_gpus=1.0 if cluster_gpus() else 0.0,
+            )
+            done = map_slices(
+                "score",
+                _pieces(pool),
+                worker,
+                ledger=run.scratch("scored"),
+                execution=self.execution,
+                unit="bytes",
+                skip_corrupt=self.skip_corrupt,
+            )
+        self._publish(run, pool, done)
+
+    def _publish(self, run: Run, pool: Pool, done: Sequence[dict[str, Any]]) -> None:
+        whole = [d for d in done if "corrupt" not in d]
+        files = {name: entry for d in whole for name, entry in d["files"].items()}
+        for name, entry in files.items():
+            run.add_output(name, sha256=entry["sha256"], num_bytes=entry["bytes"])
+        rows = sum(d["rows"] for d in whole)
+        manifest = {"format": 1, "rows": rows, "files": files, "shards_of": pool.uri}
+        io.write_json(run.path(MANIFEST), manifest)
+        run.add_output(MANIFEST)
+        unscored = sum(d["unscored"] for d in whole)
+        corrupt = [d["corrupt"] for d in done if "corrupt" in d]
+        run.set_summary(
+            rows=rows,
+            unscored=unscored,
+            corrupt_shards=len(corrupt),
+            rows_from_sample_json=sum(d["rows"] for d in whole if not d["aligned"]),
+        )
+        _report(run, self.column, whole, rows, unscored, corrupt)
+
+
+def _pieces(pool: Pool) -> list[Slice]:
+    """A slice a shard, with the metadata file of the same stem where there is one."""
+    stems = {os.path.basename(uri).removesuffix(".parquet"): uri for uri in pool.metadata_files}
+    pieces = []
+    for number, uri in enumerate(pool.shard_files):
+        metadata = stems.get(os.path.basename(uri).removesuffix(".tar"), "")
+        payload = {"number": number, "uri": uri, "metadata": metadata}
+        pieces.append(Slice(name=f"{number:08d}", weight=io.size_bytes(uri), payload=payload))
+    return pieces
+
+
+def _report(
+    run: Run,
+    column: str,
+    done: Sequence[dict[str, Any]],
+    rows: int,
+    unscored: int,
+    corrupt: Sequence[str],
+) -> None:
+    page = Report(
+        title=f"Scores {column}", subtitle=f"{rows:,} pairs, {unscored:,} without a score"
+    )
+    if corrupt:
+        page.warnings.append(f"{len(corrupt)} shards could not be read: " + "; ".join(corrupt[:20]))
+    counts = [sum(column) for column in zip(*(d["histogram"] for d in done), strict=True)]
+    if counts:
+        edges = [2 * i / len(counts) - 1 for i in range(len(counts) + 1)]
+        page.plot("Similarity of image and caption", lambda axes: axes.stairs(counts, edges))
+    page.save(run.path(REPORT))

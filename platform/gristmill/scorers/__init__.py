@@ -1,1 +1,0 @@
-"""Work that adds columns to a pool, usually with a model on a GPU."""

@@ -1,0 +1,71 @@
+"""One real Ray cluster for the whole session, an S3 server on loopback, and made-up pools."""
+
+import os
+import secrets
+import tempfile
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+S3_KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """A real S3 server on loopback; set up before the cluster so that workers know it too."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    settings = {
+        **S3_KEYS,
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    yield settings["AWS_ENDPOINT_URL"]
+    server.stop()
+    for name, value in before.items():
+        os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
+
+
+@pytest.fixture
+def bucket(s3_server):
+    """The URI of a fresh bucket."""
+    import s3fs
+
+    name = f"t-{secrets.token_hex(6)}"
+    s3fs.S3FileSystem.clear_instance_cache()
+    s3fs.S3FileSystem().mkdir(name)
+    return f"s3://{name}"
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(s3_server):
+    """A local cluster of two CPUs, for the whole session."""
+    import ray
+
+    from gristmill.execution.session import source_root
+
+    # Workers unpickle what test modules define, so they need this folder too.
+    os.environ["PYTHONPATH"] = os.pathsep.join([source_root(), os.path.dirname(__file__)])
+    with tempfile.TemporaryDirectory(prefix="gm", dir="/tmp") as folder:
+        ray.init(
+            num_cpus=2,
+            object_store_memory=200 << 20,
+            include_dashboard=False,
+            log_to_driver=False,
+            _temp_dir=folder,
+        )
+        yield
+        ray.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def _mark_ray(request):
+    """Tests with the `ray` marker get the cluster without asking for it by name."""
+    if request.node.get_closest_marker("ray"):
+        request.getfixturevalue("ray_cluster")

@@ -1,0 +1,116 @@
+"""What every filter promises, asked of each file in gristmill.filters."""
+
+import pickle
+import re
+
+import numpy as np
+import pytest
+from made_up import write_metadata
+
+from gristmill.core import plugins
+from gristmill.core.config import from_dict, to_dict
+from gristmill.core.errors import BadInputError
+from gristmill.filters.base import AllOf, Filter
+
+FIELDS = {"clip_score": {"fraction": 0.3}}
+NAMES = plugins.names("gristmill.filters")
+
+
+class Facts:
+    """The facts of one table, worked out plainly."""
+
+    def __init__(self, table):
+        self.table = table
+        self.num_rows = table.num_rows
+
+    def value_at_rank(self, column, rank):
+        values = self.table[column].cast("float64").to_numpy()
+        return float(-np.sort(-values)[rank])
+
+
+def make(name):
+    return plugins.find("gristmill.filters", name, Filter)(**FIELDS.get(name, {}))
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    return write_metadata(tmp_path_factory.mktemp("pool"), 400)
+
+
+@pytest.fixture(params=[*NAMES, "all of them"])
+def chosen(request):
+    if request.param == "all of them":
+        return AllOf(parts=tuple(make(name) for name in NAMES))
+    return make(request.param)
+
+
+def judged(chosen, table):
+    fitted = chosen.fit(Facts(table))
+    fitted.setup()
+    return fitted, fitted.judge(table.select(list(fitted.columns) or ["uid"]))
+
+
+def test_the_folder_is_not_empty():
+    assert {"basic", "clip_score", "no_filter"} <= set(NAMES)
+
+
+def test_picklable_and_back_through_json(chosen):
+    assert pickle.loads(pickle.dumps(chosen)) == chosen
+    import json
+
+    assert from_dict(json.loads(json.dumps(to_dict(chosen)))) == chosen
+
+
+def test_reads_only_its_columns_and_gives_known_reasons(chosen, table):
+    fitted, verdict = judged(chosen, table)
+    assert verdict.dtype == np.int8 and verdict.shape == (table.num_rows,)
+    assert verdict.min() >= 0 and verdict.max() <= len(fitted.reasons)
+    assert len(set(fitted.reasons)) == len(fitted.reasons)
+
+
+def test_same_answer_whatever_the_batch_size_or_order(chosen, table):
+    fitted, whole = judged(chosen, table)
+    columns = list(fitted.columns) or ["uid"]
+    pieces = [
+        fitted.judge(table.slice(i, 37).select(columns)) for i in range(0, table.num_rows, 37)
+    ]
+    assert np.array_equal(np.concatenate(pieces), whole)
+    order = np.random.default_rng(0).permutation(table.num_rows)
+    assert np.array_equal(fitted.judge(table.take(order).select(columns)), whole[order])
+
+
+def test_an_empty_batch_gives_an_empty_verdict(chosen, table):
+    fitted, _ = judged(chosen, table)
+    assert fitted.judge(table.slice(0, 0).select(list(fitted.columns) or ["uid"])).shape == (0,)
+
+
+def test_says_where_its_rule_comes_from(chosen):
+    if not isinstance(chosen, AllOf):
+        assert re.search(r"\d{4}\.\d{4,5}|et al\.", type(chosen).__doc__)
+
+
+def test_and_flattens_and_names_shared_reasons_apart():
+    basic = make("basic")
+    twice = basic & (make("no_filter") & basic)
+    assert len(twice.parts) == 3
+    assert len(set(twice.reasons)) == len(twice.reasons)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"fraction": 0.3, "threshold": 0.1},
+        {"fraction": 0},
+        {"fraction": 1.5},
+        {"threshold": float("nan")},
+    ],
+)
+def test_clip_score_wants_one_sound_cut(fields):
+    with pytest.raises(BadInputError):
+        plugins.find("gristmill.filters", "clip_score", Filter)(**fields)
+
+
+def test_an_unknown_filter_names_the_nearest():
+    with pytest.raises(BadInputError, match="perhaps you meant clip_score"):
+        plugins.find("gristmill.filters", "clip_scores", Filter)

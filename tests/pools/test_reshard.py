@@ -1,0 +1,213 @@
+import json
+
+import numpy as np
+import pytest
+from made_up import folder_bytes, tar_members, uid, write_pool
+
+from gristmill.core.errors import BadInputError, CorruptDataError
+from gristmill.core.job import run_job
+from gristmill.execution.session import Execution
+from gristmill.pools.reshard import ReshardJob
+from gristmill.pools.subset import Subset
+from gristmill.pools.uid import make_uids, sort_uids
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pool")
+    return folder, write_pool(folder, faces=True)
+
+
+def save(path, uids):
+    Subset(sort_uids(make_uids(uids))).save(str(path))
+    return str(path)
+
+
+def shards_of(out):
+    return [p for p in sorted((out / "shards").iterdir()) if p.suffix == ".tar"]
+
+
+def keys_of(out):
+    return [name for p in shards_of(out) for name, _ in tar_members(p) if name.endswith(".jpg")]
+
+
+def test_kept_pairs_in_pool_order_dense_and_whole(made, tmp_path):
+    folder, rows = made
+    kept = rows[::3]
+    subset = save(tmp_path / "s.npy", [r["uid"] for r in kept])
+    run = run_job(
+        ReshardJob(pool=str(folder), subset=subset, shard_size=7, out=str(tmp_path / "o"))
+    )
+    assert keys_of(tmp_path / "o") == [f"{r['uid']}-0.jpg" for r in kept]
+    names = [p.name for p in shards_of(tmp_path / "o")]
+    assert names == [f"{i:08d}.tar" for i in range(6)]
+    first = dict(tar_members(shards_of(tmp_path / "o")[0]))
+    source = dict(tar_members(folder / "shards" / "00000000.tar"))
+    assert first[f"{kept[1]['uid']}-0.jpg"] == source["000000003.jpg"]
+    assert first[f"{kept[1]['uid']}-0.txt"].decode() == kept[1]["text"]
+    meta = json.loads((tmp_path / "o" / "shards" / "meta.json").read_text())
+    assert meta["output_shard_count"] == 6 and meta["output_shard_format"].format(0) == names[0]
+    assert (tmp_path / "o" / "shards" / "sample_ids.npy").read_bytes() == (
+        tmp_path / "s.npy"
+    ).read_bytes()
+    assert json.loads((tmp_path / "o" / "shards" / "00000005_stats.json").read_text()) == {
+        "successes": 5
+    }
+    assert run.done()["summary"]["samples"] == len(kept) == 40
+
+
+def test_a_uid_listed_k_times_is_written_k_times(made, tmp_path):
+    folder, rows = made
+    subset = save(tmp_path / "s.npy", [rows[5]["uid"]] * 3 + [rows[50]["uid"]])
+    run_job(ReshardJob(pool=str(folder), subset=subset, out=str(tmp_path / "o")))
+    assert keys_of(tmp_path / "o") == [f"{rows[5]['uid']}-{j}.jpg" for j in range(3)] + [
+        f"{rows[50]['uid']}-0.jpg"
+    ]
+
+
+@pytest.mark.parametrize("window", [0, 25])
+def test_the_number_of_workers_changes_no_byte(made, tmp_path, window):
+    folder, rows = made
+    subset = save(tmp_path / "s.npy", [r["uid"] for r in rows[::2]] + [rows[4]["uid"]])
+    made_by = []
+    for workers in (1, 2, 4):
+        out = tmp_path / str(workers)
+        job = ReshardJob(
+            pool=str(folder),
+            subset=subset,
+            shard_size=8,
+            shuffle_buffer=window,
+            out=str(out),
+            execution=Execution(workers=workers),
+        )
+        run_job(job)
+        made_by.append(folder_bytes(out / "shards"))
+    assert made_by[0] == made_by[1] == made_by[2]
+    order = keys_of(tmp_path / "1")
+    assert len(set(order)) == len(order) == 61
+    in_order = order == sorted(order, key=lambda k: [r["uid"] for r in rows].index(k[:32]))
+    assert in_order is (window == 0)
+    if window:  # a sample stays within its window
+        plain = ReshardJob(
+            pool=str(folder), subset=subset, shard_size=8, out=str(tmp_path / "plain")
+        )
+        run_job(plain)
+        places = {k: i for i, k in enumerate(keys_of(tmp_path / "plain"))}
+        assert all(places[k] // window == i // window for i, k in enumerate(order))
+
+
+def test_uids_in_no_shard_are_counted_and_can_be_refused(made, tmp_path):
+    folder, rows = made
+    subset = save(tmp_path / "s.npy", [rows[0]["uid"], uid("nowhere"), uid("nowhere either")])
+    run = run_job(ReshardJob(pool=str(folder), subset=subset, out=str(tmp_path / "o")))
+    assert run.done()["summary"]["not_in_shards"] == 2
+    with pytest.raises(BadInputError, match="2 entries of the subset are in no shard"):
+        run_job(
+            ReshardJob(pool=str(folder), subset=subset, out=str(tmp_path / "o2"), require_all=True)
+        )
+
+
+def test_a_foreign_subset_is_refused(made, tmp_path):
+    subset = save(tmp_path / "s.npy", [uid("a"), uid("b")])
+    with pytest.raises(BadInputError, match="another pool's subset"):
+        run_job(ReshardJob(pool=str(made[0]), subset=subset, out=str(tmp_path / "o")))
+
+
+def test_an_unsorted_subset_is_refused(made, tmp_path):
+    uids = sort_uids(make_uids([r["uid"] for r in made[1][:5]]))[::-1]
+    np.save(tmp_path / "s.npy", uids)
+    with pytest.raises(BadInputError, match="not sorted"):
+        run_job(
+            ReshardJob(pool=str(made[0]), subset=str(tmp_path / "s.npy"), out=str(tmp_path / "o"))
+        )
+
+
+def test_a_corrupt_shard_stops_the_job_or_is_counted(tmp_path):
+    rows = write_pool(tmp_path / "p", shards=2)
+    shard = tmp_path / "p" / "shards" / "00000001.tar"
+    shard.write_bytes(shard.read_bytes()[:40_000])
+    subset = save(tmp_path / "s.npy", [r["uid"] for r in rows])
+    job = ReshardJob(pool=str(tmp_path / "p"), subset=subset, out=str(tmp_path / "o"))
+    with pytest.raises(CorruptDataError, match=r"00000001\.tar"):
+        run_job(job)
+    assert not (tmp_path / "o" / "shards" / "meta.json").exists()
+    skip = ReshardJob(
+        pool=str(tmp_path / "p"), subset=subset, out=str(tmp_path / "q"), skip_corrupt=True
+    )
+    done = run_job(skip).done()["summary"]
+    assert done["corrupt_shards"] == 1 and done["samples"] == 30 and done["not_in_shards"] == 30
+
+
+def test_samples_without_a_uid_are_counted(tmp_path):
+    from made_up import picture, write_tar
+
+    rows = write_pool(tmp_path / "p", shards=1, per_shard=3)
+    write_tar(
+        tmp_path / "p" / "shards" / "z.tar",
+        [("a.jpg", picture(0)), ("a.txt", b"t"), ("b.json", b"{}")],
+    )
+    subset = save(tmp_path / "s.npy", [r["uid"] for r in rows])
+    done = run_job(
+        ReshardJob(pool=str(tmp_path / "p"), subset=subset, out=str(tmp_path / "o"))
+    ).done()
+    assert done["summary"]["dropped"] == {"sample without a uid": 2}
+
+
+def test_faces_are_blurred_and_boxes_written(made, tmp_path):
+    import io
+
+    from PIL import Image
+
+    folder, rows = made
+    kept = rows[:20]
+    subset = save(tmp_path / "s.npy", [r["uid"] for r in kept])
+    job = ReshardJob(
+        pool=str(folder), subset=subset, out=str(tmp_path / "o"), blur_faces=True, inject_faces=True
+    )
+    assert run_job(job).done()["summary"]["blurred"] == 4
+    members = dict(tar_members(shards_of(tmp_path / "o")[0]))
+    face, plain = kept[5]["uid"], kept[6]["uid"]
+    assert f"{face}-0.webp" in members and f"{face}-0.jpg" not in members
+    assert json.loads(members[f"{face}-0.json"])["face_bboxes"] == [[0.25, 0.25, 0.75, 0.75]]
+    assert f"{plain}-0.jpg" in members and "face_bboxes" not in json.loads(
+        members[f"{plain}-0.json"]
+    )
+    source = dict(tar_members(folder / "shards" / "00000000.tar"))["000000005.jpg"]
+    before = np.asarray(Image.open(io.BytesIO(source)).convert("RGB"), float)
+    after = np.asarray(Image.open(io.BytesIO(members[f"{face}-0.webp"])).convert("RGB"), float)
+    inside = (slice(12, 28), slice(14, 34))
+    assert after[inside].std() < before[inside].std()
+
+
+def test_a_uid_without_known_faces_is_never_written_unblurred(tmp_path):
+    import pyarrow.parquet as pq
+
+    rows = write_pool(tmp_path / "p", shards=1, faces=True)
+    file = tmp_path / "p" / "metadata" / "00000000.parquet"
+    pq.write_table(pq.read_table(file).slice(1), file)
+    subset = save(tmp_path / "s.npy", [r["uid"] for r in rows])
+    with pytest.raises(BadInputError, match="not in the pool's metadata"):
+        run_job(
+            ReshardJob(
+                pool=str(tmp_path / "p"), subset=subset, out=str(tmp_path / "o"), blur_faces=True
+            )
+        )
+
+
+def test_on_object_storage(made, bucket, tmp_path):
+    import fsspec
+
+    folder, rows = made
+    fs = fsspec.filesystem("s3")
+    fs.put(str(folder), f"{bucket}/pool", recursive=True)
+    local = save(tmp_path / "s.npy", [r["uid"] for r in rows[::3]])
+    fs.put(local, f"{bucket}/s.npy")
+    run_job(ReshardJob(pool=str(folder), subset=local, shard_size=7, out=str(tmp_path / "o")))
+    run_job(
+        ReshardJob(pool=f"{bucket}/pool", subset=f"{bucket}/s.npy", shard_size=7, out=f"{bucket}/o")
+    )
+    want = folder_bytes(tmp_path / "o" / "shards")
+    got = {n.rsplit("/", 1)[-1]: fs.cat(n) for n in fs.ls(f"{bucket}/o/shards")}
+    assert got == want

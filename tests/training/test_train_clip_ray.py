@@ -1,0 +1,217 @@
+"""The whole job on Ray: one and two ranks, kills, other widths, object stores."""
+
+import dataclasses
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from training_shards import write_shards, write_tar
+
+from gristmill.core import io as gio
+from gristmill.core.errors import BadInputError
+from gristmill.core.job import run_job
+from gristmill.core.run import Run
+from gristmill.execution.session import Execution, source_root
+from gristmill.models.clip import ClipSpec, checkpoint_uri, load_clip
+from gristmill.recipes.train_clip import demo
+from gristmill.training.checkpoint import load
+
+pytestmark = pytest.mark.ray
+SIZES = {"train_num_samples": 192, "batch_size": 16, "warmup": 4}
+EPOCHS = 3
+
+
+def job_for(data, out, *, workers=1, **fields):
+    base = demo()
+    return dataclasses.replace(
+        base,
+        allow_override=True,
+        scale=dataclasses.replace(base.scale, **SIZES),
+        data=str(data),
+        out=str(out),
+        **{"num_checkpoints": EPOCHS, "loader_workers": 0, **fields},
+        execution=Execution(workers=workers),
+    )
+
+
+def losses(run):
+    lines = [line for line in run.metrics() if line["kind"] == "step"]
+    assert [line["step"] for line in lines] == list(range(len(lines))), "a step is there twice"
+    return [line["loss"] for line in lines]
+
+
+def weights(run, epoch=EPOCHS):
+    return load(run.path("checkpoints"), epoch)["state_dict"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(ray_cluster, shards, tmp_path_factory):
+    """Two ranks, to the end."""
+    return run_job(job_for(shards, tmp_path_factory.mktemp("undisturbed") / "run", workers=2))
+
+
+def test_a_run_on_two_ranks_leaves_what_others_read(undisturbed):
+    run = undisturbed
+    assert len(losses(run)) == 12
+    done = run.done()
+    summary = done["summary"]
+    assert summary["comparable"] is False
+    assert summary["num_workers"] == 2
+    assert summary["samples_seen"] == 192
+    assert summary["checkpoint"] == f"checkpoints/epoch_{EPOCHS}.pt"
+    assert summary["final_loss"] == losses(run)[-1]
+    assert done["outputs"][summary["checkpoint"]]["sha256"]
+    [source] = done["inputs"].values()
+    assert source["shards"] == 6
+    first = run.metrics()[0]
+    assert first["kind"] == "run"
+    assert first["comparable"] is False
+    assert first["precision"] == "fp32"
+    page = gio.read_bytes(run.path("report.html")).decode()
+    assert "Non-comparable" in page
+    assert page.count("<svg") >= 4
+    assert sorted(os.listdir(gio.local_path(run.path("checkpoints")))) == [
+        f"epoch_{i}.pt" for i in (1, 2, 3)
+    ]
+
+
+def test_the_checkpoint_loads_as_a_model(undisturbed):
+    assert checkpoint_uri(undisturbed.uri).endswith(f"epoch_{EPOCHS}.pt")
+    arch = undisturbed.config()["config"]["scale"]["model"]
+    clip = load_clip(ClipSpec(arch=arch, weights=undisturbed.uri), device="cpu")
+    assert clip.weights_sha256
+    assert clip.tokenizer(["a cat"]).shape[0] == 1
+
+
+def test_one_rank_and_one_shard_for_two_ranks(ray_cluster, tmp_path):
+    one = write_shards(tmp_path / "one", count=1)
+    for workers in (1, 2):
+        run = run_job(job_for(one, tmp_path / f"out{workers}", workers=workers, num_checkpoints=1))
+        assert all(0 < loss < 10 for loss in losses(run))
+
+
+def test_more_ranks_than_the_cluster_holds_are_refused(ray_cluster, shards, tmp_path):
+    with pytest.raises(BadInputError, match="4 workers on a cluster with 2 CPUs"):
+        run_job(job_for(shards, tmp_path / "out", workers=4))
+
+
+def test_a_resume_on_another_number_of_ranks(undisturbed, shards, tmp_path):
+    run = run_job(job_for(shards, tmp_path / "run", workers=1))
+    before = losses(run)
+    for name in ("DONE", f"checkpoints/epoch_{EPOCHS}.pt"):
+        gio.remove(run.path(name))
+    again = run_job(job_for(shards, tmp_path / "run", workers=2))
+    assert losses(again)[:8] == before[:8]
+    assert len(losses(again)) == 12
+    assert losses(again)[8:] != before[8:]
+
+
+def test_a_finished_training_whose_report_was_lost_only_reports(undisturbed, shards):
+    job = job_for(shards, undisturbed.uri, workers=2)
+    before = losses(undisturbed)
+    gio.remove(undisturbed.path("DONE"))
+    started = time.monotonic()
+    assert losses(run_job(job)) == before
+    assert time.monotonic() - started < 10
+    assert undisturbed.done() is not None
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_about_the_data_reaches_the_driver_as_it_was(ray_cluster, tmp_path, workers):
+    junk = {f"{i}.{end}": b"junk" for i in range(100) for end in ("jpg", "txt")}
+    write_tar(tmp_path / "junk" / "0.tar", junk)
+    with pytest.raises(BadInputError, match=r"no sample in .*junk has both.*bad_image"):
+        run_job(job_for(tmp_path / "junk", tmp_path / "out", workers=workers))
+    assert Run(str(tmp_path / "out")).done() is None
+
+
+def test_data_and_run_on_an_object_store(undisturbed, bucket, shards):
+    for name in os.listdir(shards):
+        gio.write_bytes(f"{bucket}/pool/{name}", (shards / name).read_bytes())
+    run = run_job(job_for(f"{bucket}/pool", f"{bucket}/run", workers=2))
+    assert losses(run) == losses(undisturbed)
+    import torch
+
+    state = torch.load(io.BytesIO(gio.read_bytes(checkpoint_uri(run.uri))), weights_only=True)
+    same = weights(undisturbed)
+    assert all(torch.equal(value, same[name]) for name, value in state["state_dict"].items())
+    gio.remove(run.path("DONE"))
+    gio.remove(run.path(f"checkpoints/epoch_{EPOCHS}.pt"))
+    assert losses(run_job(job_for(f"{bucket}/pool", f"{bucket}/run", workers=2))) == losses(
+        undisturbed
+    )
+
+
+# -- kills, in clusters of their own ---------------------------------------------------------------
+
+
+def command(data, out, *words):
+    flags = ["--data", str(data), "--out", str(out), "--allow-override", "--loader-workers", "0"]
+    flags += ["--num-checkpoints", str(EPOCHS), "--workers", "2", *words]
+    for name, value in SIZES.items():
+        flags += [f"--{name.replace('_', '-')}", str(value)]
+    return [sys.executable, "-m", "gristmill", "clip", "train", "demo", *flags]
+
+
+def environment(**extra):
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_ADDRESS", "AWS_"))}
+    return {**env, "PYTHONPATH": source_root(), "OMP_NUM_THREADS": "1", **extra}
+
+
+@pytest.fixture
+def same_as_undisturbed(undisturbed):
+    import torch
+
+    def check(uri):
+        run = Run(str(uri))
+        assert run.done() is not None
+        assert losses(run) == losses(undisturbed)
+        a, b = weights(run), weights(undisturbed)
+        assert all(torch.equal(a[name], b[name]) for name in a)
+
+    return check
+
+
+@pytest.mark.slow
+def test_a_killed_rank_changes_nothing(same_as_undisturbed, shards, tmp_path):
+    faults = tmp_path / "faults"
+    faults.mkdir()
+    env = environment(GRISTMILL_FAULT=f"{faults}:step:6:1")
+    done = subprocess.run(
+        command(shards, tmp_path / "run"), env=env, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (faults / "struck").exists()
+    same_as_undisturbed(tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_a_killed_driver_changes_nothing(same_as_undisturbed, shards, tmp_path):
+    log = open(tmp_path / "log", "wb")  # noqa: SIM115 - outlives this block
+    driver = subprocess.Popen(
+        command(shards, tmp_path / "run"), env=environment(), stdout=log, stderr=log
+    )
+    marker = tmp_path / "run" / "checkpoints" / "epoch_1.pt"
+    deadline = time.monotonic() + 180
+    while not marker.exists() and driver.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    log.close()
+    assert marker.exists(), (tmp_path / "log").read_text()[-2000:]
+    assert Run(str(tmp_path / "run")).done() is None
+    again = subprocess.run(
+        command(shards, tmp_path / "run"),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert again.returncode == 0, again.stderr[-2000:]
+    same_as_undisturbed(tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "DONE").read_text())["summary"]["samples_seen"] == 192

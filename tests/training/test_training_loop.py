@@ -1,0 +1,176 @@
+"""The loop without Ray: resume, checkpoints, drops, divergence."""
+
+import io
+import tarfile
+
+import pytest
+from PIL import Image
+from training_shards import picture_bytes, write_shards, write_tar
+
+from gristmill.core.errors import BadInputError, CorruptDataError
+from gristmill.training import checkpoint, drops
+
+
+def weights(folder, epoch):
+    return checkpoint.load(str(folder), epoch)["state_dict"]
+
+
+@pytest.mark.parametrize("loader_workers", [0, 2])
+def test_a_resumed_training_goes_on_as_the_undisturbed_one(
+    train_here, losses, shards, tmp_path, loader_workers
+):
+    import torch
+
+    how = {"samples": 240, "epochs": 3, "loader_workers": loader_workers}
+    whole = losses(train_here(shards, checkpoints=tmp_path / "a", **how))
+    middle = len(whole) // 2
+    with pytest.raises(InterruptedError):
+        train_here(shards, checkpoints=tmp_path / "b", stop_after=middle, **how)
+    assert checkpoint.epochs_done(str(tmp_path / "b")) == [1]
+    records = train_here(shards, checkpoints=tmp_path / "b", **how)
+    assert records[0]["epoch"] == 1
+    rest = losses(records)
+    assert min(rest) == len(whole) // 3
+    assert rest == {step: whole[step] for step in rest}  # to the last bit
+    a, b = weights(tmp_path / "a", 3), weights(tmp_path / "b", 3)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_epochs_see_different_samples_in_a_different_order(train_here, losses, shards):
+    values = losses(train_here(shards, samples=160, epochs=2, learning_rate=1e-12))
+    assert len(values) == 10
+    assert len(set(values.values())) == 10
+
+
+def test_gradient_checkpointing_leaves_the_losses_alone(train_here, losses, shards, tmp_path):
+    kept = losses(train_here(shards, samples=80, checkpoints=tmp_path / "a"))
+    again = losses(
+        train_here(shards, samples=80, checkpoints=tmp_path / "b", grad_checkpointing=False)
+    )
+    assert kept == pytest.approx(again, abs=1e-6)
+
+
+def test_a_checkpoint_loads_in_open_clip_and_says_what_it_is(train_here, shards, tmp_path):
+    import open_clip
+    import torch
+
+    train_here(shards, samples=64, epochs=2, checkpoints=tmp_path)
+    data = torch.load(tmp_path / "epoch_2.pt", weights_only=True)
+    assert data["epoch"] == 2
+    assert data["scale"]["model"] == "tiny-vit"
+    assert data["comparable"] is False
+    model, _, _ = open_clip.create_model_and_transforms(
+        "tiny-vit", pretrained=str(tmp_path / "epoch_2.pt")
+    )
+    state = model.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in data["state_dict"].items())
+
+
+def test_keep_removes_older_checkpoints(train_here, shards, tmp_path):
+    train_here(shards, samples=96, epochs=3, keep=2, checkpoints=tmp_path)
+    assert checkpoint.epochs_done(str(tmp_path)) == [2, 3]
+
+
+def test_a_broken_checkpoint_is_named(train_here, shards, tmp_path):
+    (tmp_path / "epoch_1.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(CorruptDataError, match=r"epoch_1\.pt"):
+        train_here(shards, samples=64, epochs=2, checkpoints=tmp_path)
+
+
+def test_half_written_checkpoints_do_not_count(tmp_path):
+    (tmp_path / ".epoch_2.pt.abc.tmp").write_bytes(b"half")
+    (tmp_path / "epoch_1.pt").write_bytes(b"whole")
+    assert checkpoint.epochs_done(str(tmp_path)) == [1]
+
+
+def test_records_say_rate_and_time_left(train_here, shards):
+    records = train_here(shards, samples=64, epochs=2)
+    steps = [r for r in records if r["kind"] == "step"]
+    assert [r["step"] for r in steps] == [0, 1, 2, 3]
+    assert [r["samples_seen"] for r in steps] == [16, 32, 48, 64]
+    assert all(r["samples_per_second"] > 0 and 0 <= r["data_seconds_share"] <= 1 for r in steps)
+    assert steps[-1]["seconds_left"] == 0
+    assert [r["epoch"] for r in records if r["kind"] == "epoch"] == [0, 1]
+
+
+def test_a_loss_that_is_no_number_ends_it_and_names_the_step(train_here, shards):
+    with pytest.raises(BadInputError, match=r"loss is nan at step \d+.*learning rate"):
+        train_here(shards, samples=320, learning_rate=1e30, warmup=1)
+
+
+def bomb():
+    """A PNG of 400 Mpixels in 50 kB."""
+    buffer = io.BytesIO()
+    Image.new("1", (20_000, 20_000)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def dirty(tmp_path):
+    """Good shards beside one of each defect."""
+    folder = write_shards(tmp_path / "dirty", count=3)
+    bad = {
+        "a.jpg": picture_bytes(),  # no caption
+        "b.txt": b"no picture",
+        "c.jpg": b"\xff\xd8 broken",
+        "c.txt": b"broken picture",
+        "d.jpg": picture_bytes(),
+        "d.txt": b"\xff\xfe\xff not UTF-8",
+        "e.png": bomb(),
+        "e.txt": b"a bomb",
+        "f.jpg": picture_bytes(),
+        "f.txt": b"a good one with a member nobody may unpickle",
+        "f.pyd": b"cos\nsystem\n(S'touch " + str(tmp_path / "pwned").encode() + b"'\ntR.",
+    }
+    write_tar(folder / "00000003.tar", bad)
+    whole = (folder / "00000002.tar").read_bytes()
+    (folder / "00000004.tar").write_bytes(whole[: len(whole) // 2 + 100])
+    return folder
+
+
+@pytest.mark.parametrize("loader_workers", [0, 1])
+def test_drops_are_counted_by_reason(train_here, dirty, tmp_path, loader_workers):
+    records = train_here(dirty, samples=1600, batch=100, epochs=2, loader_workers=loader_workers)
+    epochs = [r for r in records if r["kind"] == "epoch"]
+    for epoch in epochs:
+        assert set(epoch["dropped"]) == set(drops.REASONS)
+        assert all(count > 0 for count in epoch["dropped"].values()), epoch
+        assert 800 <= epoch["loaded"] < 1400
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize("loader_workers", [0, 1])
+@pytest.mark.parametrize("kind", ["no_caption", "bad_image"])
+def test_nothing_usable_is_an_error_not_a_hang(
+    train_here, tmp_path, monkeypatch, loader_workers, kind
+):
+    members = {f"{i}.jpg": picture_bytes() for i in range(50)}
+    if kind == "bad_image":
+        members = {f"{i}.{e}": b"junk" for i in range(50) for e in ("jpg", "txt")}
+    write_tar(tmp_path / "bad" / "0.tar", members)
+    monkeypatch.setattr(drops, "GIVE_UP_AFTER", 500)
+    with pytest.raises(BadInputError, match=f"no sample in .*bad has both.*500 {kind}"):
+        train_here(tmp_path / "bad", loader_workers=loader_workers)
+
+
+def test_tars_without_members_are_an_error_not_a_hang(train_here, tmp_path):
+    for i in range(2):
+        write_tar(tmp_path / "empty" / f"{i}.tar", {})
+    with pytest.raises(BadInputError, match="all its tars are empty"):
+        train_here(tmp_path / "empty")
+
+
+def test_shards_are_not_truncated_when_whole(shards):
+    with tarfile.open(shards / "00000000.tar") as tar:
+        assert len(tar.getnames()) == 30
+
+
+def test_weights_choose_the_folder(train_here, tmp_path):
+    good = write_shards(tmp_path / "good", count=2)
+    write_tar(tmp_path / "bad" / "0.tar", {"a.jpg": picture_bytes()})
+    records = train_here(f"{good}::{tmp_path / 'bad'}", data_weights="1::0", samples=64)
+    epoch = next(r for r in records if r["kind"] == "epoch")
+    assert epoch["dropped"]["no_caption"] == 0
+    records = train_here(f"{good}::{tmp_path / 'bad'}", samples=64, checkpoints=tmp_path / "second")
+    epoch = next(r for r in records if r["kind"] == "epoch")
+    assert epoch["dropped"]["no_caption"] > 0
