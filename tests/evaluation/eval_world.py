@@ -142,18 +142,19 @@ class Chain:
 def write_chain(root: Path, arch: str, weights: bytes, uids, *, comparable=True) -> Chain:
     from gristmill.pools.subset import Subset
     from gristmill.training.scales import SCALES
+    from gristmill.training.shards import resolve
 
     chain = Chain(root, arch)
     Subset(uids).save(str(chain.filter / "subset.npy"))
     write_run(chain.filter, {"type": "F", "pool": "p", "out": "f"}, outputs=["subset.npy"])
     chain.reshard.mkdir(parents=True)
-    (chain.reshard / "meta.json").write_text(json.dumps({"output_shard_count": 1}))
     (chain.reshard / "shards").mkdir()
+    (chain.reshard / "shards" / "meta.json").write_text(json.dumps({"output_shard_count": 1}))
     (chain.reshard / "shards" / "00000000.tar").write_bytes(b"tar")
     write_run(
         chain.reshard,
         {"type": "R", "out": "r"},
-        outputs=["meta.json", "shards/00000000.tar"],
+        outputs=["shards/meta.json", "shards/00000000.tar"],
         inputs={"subset": {"sha256": sha(chain.filter / "subset.npy")}},
     )
     (chain.train / "checkpoints").mkdir(parents=True)
@@ -162,7 +163,7 @@ def write_chain(root: Path, arch: str, weights: bytes, uids, *, comparable=True)
         chain.train,
         {"type": "T", "scale": to_dict(SCALES["demo"]), "out": "t"},
         outputs=["checkpoints/epoch_1.pt"],
-        inputs={"data": {"meta_sha256": sha(chain.reshard / "meta.json")}},
+        inputs={"shards": resolve(str(chain.reshard / "shards"))[0].identity()},
         summary={
             "comparable": comparable,
             "scale": "demo",

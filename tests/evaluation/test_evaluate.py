@@ -4,11 +4,13 @@ import sys
 
 import eval_world
 import pytest
+from test_submission import submit
 
 from gristmill.core.errors import BadInputError, RunError
 from gristmill.core.job import run_job
 from gristmill.core.run import Run
 from gristmill.evaluation.evaluate import EvaluateJob
+from gristmill.evaluation.verify import VerifyJob
 from gristmill.execution.session import Execution
 from gristmill.execution.slices import committed
 
@@ -45,6 +47,9 @@ def test_a_training_run_is_evaluated_and_the_file_is_datacomps(
     assert "Demo drawings: confusion" in page
     assert "data:image/webp" in page
     assert "Non-comparable" not in page
+    bundle = str(tmp_path / "bundle")
+    run_job(submit(chain, bundle, eval_run=str(tmp_path / "out"), include_checkpoint=True))
+    run_job(VerifyJob(bundle=bundle))
 
 
 @pytest.mark.ray

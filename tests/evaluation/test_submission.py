@@ -127,8 +127,14 @@ def secret(world):
         (drop_result, "no result for demo_retrieval"),
         (other_subset, "the filter run made a subset.npy with SHA-256"),
         (
-            lambda w: edit(w.train / "DONE", lambda d: d["inputs"].update(data={"x": "a" * 64})),
-            "the train run read none of the 2 files",
+            lambda w: edit(
+                w.train / "DONE", lambda d: d["inputs"].update(more={"listing_sha256": "a" * 64})
+            ),
+            "the train run read more, which the reshard run here did not write",
+        ),
+        (
+            lambda w: edit(w.train / "DONE", lambda d: d.update(inputs={})),
+            "the train run's DONE names no shards that it read",
         ),
         (
             lambda w: edit(w.reshard / "DONE", lambda d: d.update(inputs={})),

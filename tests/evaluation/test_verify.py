@@ -257,9 +257,21 @@ CASES = {
         "",
     ),
     "other data": (
-        done("train", lambda d: d["inputs"].update(data={"meta_sha256": HASH})),
+        done("train", lambda d: d["inputs"]["shards"].update(listing_sha256=HASH)),
         "reshard",
-        "the train run read none of the 2 files",
+        "the train run read shards, which the reshard run here did not write",
+        "",
+    ),
+    "other meta": (
+        done("train", lambda d: d["inputs"]["shards"].update(meta_sha256=HASH)),
+        "reshard",
+        "the train run read shards, which the reshard run here did not write",
+        "",
+    ),
+    "more data": (
+        done("train", lambda d: d["inputs"].update(more={"listing_sha256": HASH})),
+        "reshard",
+        "the train run read more, which",
         "",
     ),
     "other weights": (

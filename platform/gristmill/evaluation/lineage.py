@@ -105,19 +105,33 @@ def check_reshard(record: RunRecord, subset_sha256: str) -> None:
         )
 
 
-def check_train(train: RunRecord, reshard: RunRecord) -> None:
-    """The training read what the reshard run wrote, and no data of another origin.
+def check_train(train: RunRecord, reshard: RunRecord, *, only: bool) -> None:
+    """The training read what the reshard run wrote.
 
-    The training names its data by the digest of a folder's shard names and sizes, by the SHA-256
-    of its meta.json, or by that of the reshard run's manifest.
+    A training names each folder it read by a digest over its shards' names and sizes and by the
+    SHA-256 of its meta.json, which names the subset.
+
+    Args:
+        train: The training.
+        reshard: The reshard run.
+        only: Whether it may have read nothing else, as in the filtering track.
     """
-    read = hashes_in(train.done["inputs"])
+    read = {
+        name: source
+        for name, source in train.done["inputs"].items()
+        if isinstance(source, dict) and "listing_sha256" in source
+    }
     if not read:
-        raise BadInputError(f"the train run's {DONE} names no data that it read")
-    made = {*reshard.outputs.values(), reshard.done_sha256, *_listing_digests(reshard)}
-    if not read & made:
+        raise BadInputError(f"the train run's {DONE} names no shards that it read")
+    metas, listings = {*reshard.outputs.values(), ""}, _listing_digests(reshard)
+    foreign = [
+        name
+        for name, source in read.items()
+        if source["listing_sha256"] not in listings or source.get("meta_sha256", "") not in metas
+    ]
+    if foreign and (only or len(foreign) == len(read)):
         raise BadInputError(
-            f"the train run read none of the {len(reshard.outputs)} files of the reshard run"
+            f"the train run read {foreign[0]}, which the reshard run here did not write"
         )
 
 

@@ -126,6 +126,7 @@ class SubmitJob(Job):
 
     def _evidence(self) -> Evidence:
         return gather(
+            track=self.track,
             train_run=io.absolute(self.train_run),
             eval_run=io.absolute(self.eval_run),
             filter_run=io.absolute(self.filter_run) if self.filter_run else "",

@@ -86,7 +86,7 @@ class Folder(Source):
         found = [f for f in files if f.lower().rpartition(".")[2] in IMAGE_EXTENSIONS]
         if not found:
             raise BadInputError(
-                f"no images under {io.redact(self.source)}; looked for {', '.join(IMAGE_EXTENSIONS)}"
+                f"no images ({', '.join(IMAGE_EXTENSIONS)}) under {io.redact(self.source)}"
             )
         return found
 

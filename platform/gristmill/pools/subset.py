@@ -77,9 +77,9 @@ class Subset:
                 high, low = piece["f0"], piece["f1"]
                 falls = (high[:-1] > high[1:]) | ((high[:-1] == high[1:]) & (low[:-1] > low[1:]))
                 at = start + int(np.flatnonzero(falls)[0])
+                pair = f"{hex_of_uid(self.uids[at])} comes before {hex_of_uid(self.uids[at + 1])}"
                 raise BadInputError(
-                    f"the subset is not sorted: entry {at} "
-                    f"{hex_of_uid(self.uids[at])} comes before {hex_of_uid(self.uids[at + 1])}; sort it with numpy.sort"
+                    f"the subset is not sorted: entry {at} {pair}; sort it with numpy.sort"
                 )
 
     @classmethod

@@ -163,16 +163,15 @@ class TrainClipJob(Job):
         precision = self.precision
         if precision == "auto":
             precision = "amp" if use_gpu else "fp32"
-        if not run.metrics():
-            run.log(
-                kind="run",
-                comparable=self.comparable,
-                scale=self.scale.name,
-                precision=precision,
-                num_workers=num_workers,
-                device="gpu" if use_gpu else "cpu",
-                steps=steps.total,
-            )
+        run.log(
+            kind="run",  # again after a kill, perhaps on other machines
+            comparable=self.comparable,
+            scale=self.scale.name,
+            precision=precision,
+            num_workers=num_workers,
+            device="gpu" if use_gpu else "cpu",
+            steps=steps.total,
+        )
         launch(
             self._spec(run, sources, steps, precision),
             name=f"clip-train-{self.scale.name}",
@@ -214,7 +213,7 @@ class TrainClipJob(Job):
 
         metrics = run.metrics()
         lines = steps_of(metrics)
-        first = metrics[0] if metrics else {}
+        latest = [line for line in metrics if line.get("kind") == "run"][-1]
         last = lines[-1] if lines else {}
         final = checkpoint.name_of(self.num_checkpoints)
         rates = sorted(line["samples_per_second"] for line in lines)
@@ -226,8 +225,8 @@ class TrainClipJob(Job):
             "samples_seen": last.get("samples_seen", 0),
             "final_loss": last.get("loss"),
             "samples_per_second": rates[len(rates) // 2] if rates else None,
-            "precision": first.get("precision"),
-            "num_workers": first.get("num_workers"),
+            "precision": latest["precision"],
+            "num_workers": latest["num_workers"],
             "checkpoint": final,
             "dropped": dropped_of(metrics),
         }

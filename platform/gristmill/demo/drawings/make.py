@@ -168,7 +168,7 @@ def render(drawing: Drawing, png: Path) -> bool:
     square = Image.new("RGB", (SIDE, SIDE), "white")
     square.paste(rgb, ((SIDE - rgb.width) // 2, (SIDE - rgb.height) // 2))
     thumbnail = square.resize((16, 16), Image.Resampling.BOX)
-    drawing.small = np.asarray(thumbnail, dtype=np.float32).ravel() / 255
+    drawing.small = np.asarray(thumbnail, dtype=np.float32).ravel() / np.float32(255)
     if drawing.small.std() < 0.02:
         return False
     buffer = io.BytesIO()
@@ -268,7 +268,7 @@ def write_parts(drawings: Sequence[Drawing], out: Path) -> None:
     for old in out.glob("drawings-*.parquet"):
         old.unlink()
     splits = deal_splits(drawings)
-    rows = [
+    rows: list[dict[str, object]] = [
         {
             "key": f"{index:05d}",
             "image": drawing.webp,
