@@ -103,14 +103,33 @@ def test_every_benchmark_loads_and_unknown_names_get_a_hint():
         Benchmark(name="b", version=1, tasks=("digits", "digits")).load()
 
 
-def test_wilson_has_the_textbook_values_and_stays_inside():
-    low, high = intervals.wilson(9, 10)  # Agresti and Coull 1998: 0.596, 0.982
+def test_wilson_has_its_known_values_and_stays_inside():
+    low, high = intervals.wilson(9, 10)
     assert (round(low, 3), round(high, 3)) == (0.596, 0.982)
     assert intervals.wilson(0, 5)[0] == 0.0
     assert intervals.wilson(5, 5)[1] == 1.0
 
 
-def test_bootstraps_cover_the_estimate_and_repeat():
+def test_an_interval_has_a_width_even_at_the_ends():
+    low, high = intervals.mean_recall_interval([0, 7], [5, 7])
+    assert 0.3 < low < 0.5 < high < 0.75
+    assert intervals.mean_recall_interval([3], [8]) == pytest.approx(intervals.wilson(3, 8))
+    zeros = np.zeros((20, 2))
+    assert intervals.ratio_interval(zeros, zeros + 1) == intervals.wilson(0, 20)
+    assert intervals.ratio_interval(zeros + 1, zeros + 1) == intervals.wilson(20, 20)
+
+
+def test_the_interval_of_a_mean_recall_covers_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    truth, support = rng.uniform(0.05, 0.6, 30), rng.integers(3, 40, 30)
+    covered = 0
+    for _ in range(400):
+        low, high = intervals.mean_recall_interval(rng.binomial(support, truth), support)
+        covered += low <= truth.mean() <= high
+    assert 0.92 <= covered / 400 <= 0.99
+
+
+def test_intervals_cover_the_estimate_and_repeat():
     support, correct = np.array([40, 10, 0, 80]), np.array([20, 9, 0, 16])
     low, high = intervals.mean_recall_interval(correct, support)
     assert low < (0.5 + 0.9 + 0.2) / 3 < high

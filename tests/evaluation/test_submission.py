@@ -190,3 +190,10 @@ def test_an_unfinished_bundle_fails(world, tmp_path):
     (tmp_path / "b/MANIFEST").unlink()
     with pytest.raises(VerifyError, match=r"manifest: .* has no MANIFEST"):
         run_job(VerifyJob(bundle=str(tmp_path / "b")))
+
+
+def test_a_bundle_lives_on_object_storage_too(world, bucket, capsys):
+    run_job(submit(world, f"{bucket}/b", include_checkpoint=True))
+    run_job(VerifyJob(bundle=f"{bucket}/b", out=f"{bucket}/v"))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:2] for line in lines] == ["OK"] * 15

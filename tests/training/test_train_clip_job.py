@@ -21,8 +21,8 @@ from gristmill.training.steps import count_steps
 RECIPES = ["demo", "debug", "small", "medium", "large", "xlarge"]
 
 
-def job_for(shards, out, scale="small", **fields):
-    base = getattr(train_clip, scale)()
+def job_for(shards, out, recipe="small", **fields):
+    base = getattr(train_clip, recipe)()
     return dataclasses.replace(base, data=str(shards), out=str(out), **fields)
 
 
@@ -52,17 +52,14 @@ def test_the_scales_are_datacomps():
 def test_changing_a_scale_is_refused_with_both_values(shards, tmp_path):
     changed = dataclasses.replace(SCALES["small"], batch_size=2048)
     with pytest.raises(BadInputError, match=r"batch_size is 2048, .* fixes it at 4096"):
-        job_for(shards, tmp_path, scale="small").__class__(
-            scale=changed, data=str(shards), out=str(tmp_path)
-        )
+        job_for(shards, tmp_path, scale=changed)
     with pytest.raises(BadInputError, match="no scale 'smal'; perhaps small"):
         overrides(dataclasses.replace(SCALES["small"], name="smal"))
 
 
 def test_an_allowed_change_is_marked(shards, tmp_path):
     changed = dataclasses.replace(SCALES["small"], warmup=10)
-    job = job_for(shards, tmp_path, scale="small")
-    job = dataclasses.replace(job, allow_override=True, scale=changed)
+    job = job_for(shards, tmp_path, allow_override=True, scale=changed)
     assert not job.comparable
     assert "non-comparable: warmup 10 instead of 500" in job.plan().text()
     assert from_dict(json.loads(json.dumps(to_dict(job)))) == job
@@ -72,10 +69,10 @@ def test_plan_says_steps_cost_and_warnings(shards, tmp_path):
     text = job_for(shards, tmp_path, loader_workers=1).plan().text()
     assert "12,800,000 seen, from 6 shards" in text
     assert "3,125 of 4,096 pairs" in text
-    assert "5.68e+14" in text.replace("5.68e+17", "5.68e+14")
+    assert "5.68e+17 FLOPs" in text
     assert "3 h 59 min of one GPU" in text
     assert "only 6 shards" in text
-    text = job_for(shards, tmp_path, scale="debug").plan().text()
+    text = job_for(shards, tmp_path, recipe="debug").plan().text()
     assert "the rate only reaches" in text
 
 
@@ -119,10 +116,9 @@ def test_folders_tars_and_nested_shards_are_found(tmp_path):
     write_shards(tmp_path / "b", count=1)
     data = f"{tmp_path / 'a'}::{tmp_path / 'b' / '00000000.tar'}"
     first, second = resolve(data, "1::2")
-    assert [s.uri[-25:] for s in first.shards] == [
-        "a/x/shards/00000000.tar",
-        "a/x/shards/00000001.tar",
-    ] or (len(first.shards) == 2)
+    names = [shard.uri.removeprefix(str(tmp_path)) for shard in first.shards]
+    assert names == ["/a/x/shards/00000000.tar", "/a/x/shards/00000001.tar"]
+    assert len(second.shards) == 1
     assert (first.weight, second.weight) == (1, 2)
     assert resolve(str(tmp_path / "a" / "x" / "shards" / "{00000000..00000001}.tar"))
 

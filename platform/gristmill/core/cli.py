@@ -78,7 +78,8 @@ def invoke(invocation: Invocation[Any]) -> int:
     done = run.done() or {}
     for name, value in done.get("summary", {}).items():
         if isinstance(value, bool | int | float | str):
-            print(f"{name}: {value:,}" if isinstance(value, int) else f"{name}: {value}")
+            plain = isinstance(value, bool) or not isinstance(value, int)
+            print(f"{name}: {value}" if plain else f"{name}: {value:,}")
     print(f"done: {run.uri}")
     return 0
 

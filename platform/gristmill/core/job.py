@@ -3,6 +3,7 @@
 import logging
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 from gristmill.core.errors import BadInputError
 from gristmill.core.io import absolute
@@ -16,6 +17,8 @@ logger = logging.getLogger(__name__)
 class Job(ABC):
     """Base of all jobs. A child adds fields, `plan` and `execute`; nothing derives from a child."""
 
+    always_anew: ClassVar[bool] = False
+    """Whether an earlier result is never reused: true of checks, whose subject may have changed."""
     out: str
     """Folder (any fsspec URI) that receives the results; the same command again resumes there."""
 
@@ -45,7 +48,7 @@ def run_job(job: Job, *, overwrite: bool = False) -> Run:
     if not isinstance(job.out, str):  # a recipe leaves it to the caller
         raise BadInputError("the job has no output folder; set its field `out`")
     run = Run(absolute(job.out))
-    if overwrite:
+    if overwrite or (job.always_anew and run.done()):
         run.clear()
     if run.finished_by(job):
         logger.info("%s is done already; --overwrite does it anew", run.uri)

@@ -21,7 +21,7 @@ class Aggregate:
 
 
 def aggregate(lines: Sequence[dict[str, Any]], tasks: Sequence[Task]) -> Aggregate:
-    """Average the results of every task of a benchmark (DataComp, section 3.5).
+    """Average the results of every task of a benchmark (DataComp).
 
     Raises:
         BadInputError: A task is missing, twice or unknown: a part of a benchmark has no average.

@@ -39,6 +39,8 @@ class Verdict:
 class VerifyJob(Job):
     """An offline check of a submission bundle."""
 
+    always_anew: ClassVar[bool] = True
+
     bundle: str
     """The bundle's folder (any fsspec URI)."""
     pool: str = ""

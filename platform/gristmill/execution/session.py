@@ -13,7 +13,8 @@ from gristmill.core.errors import BadInputError
 PASSED_ON = ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "AWS_REGION", "GRISTMILL_FAULT")
 """Settings of the driver that its workers need too. Never a secret: runtime environments are shown
 on the dashboard. Give workers their credentials through the machine's role or environment."""
-logger = logging.getLogger(__name__)
+JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Set by Ray in the driver of a submitted job."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +51,8 @@ def session(execution: Execution) -> Iterator[None]:
     if not address or address == "local":
         _inherit()
         options: dict[str, Any] = {"num_cpus": _local_cpus(execution), "include_dashboard": False}
+    elif JOB_CONFIG in os.environ:  # a submitted job: its own runtime environment holds, whole
+        options = {"address": address}
     else:
         env_vars = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         env_vars["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")

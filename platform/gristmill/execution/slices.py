@@ -22,7 +22,7 @@ from typing import Any
 from gristmill.core import io
 from gristmill.core.errors import BadInputError, CorruptDataError, GristmillError
 from gristmill.core.progress import Progress
-from gristmill.execution.session import Execution, cluster_cpus
+from gristmill.execution.session import Execution, cluster_cpus, cluster_gpus
 
 READ_MARKERS_AT_ONCE = 16
 DISK_FULL = "the disk is full; make room and run the same command again"
@@ -144,7 +144,9 @@ def _stream(
         {"piece": json.dumps({"name": p.name, "weight": p.weight, "payload": p.payload})}
         for p in pending
     ]
-    room = max(int(cluster_cpus() / worker.num_cpus), 1) if worker.num_cpus else len(rows)
+    room = max(int(cluster_cpus() / worker.num_cpus), 1)
+    if worker.num_gpus:  # more actors than GPUs would wait for one another
+        room = max(min(room, int(cluster_gpus() / worker.num_gpus)), 1)
     width = min(len(rows), execution.workers or room, room)
     host = _Host(worker, ledger, skip_corrupt)
     shared: dict[str, Any] = {"batch_size": 1, "num_cpus": worker.num_cpus}

@@ -6,12 +6,12 @@ newest, and records go through a mailbox to the driver, the only writer of the r
 rank that outlives a killed driver for a moment cannot write beside the next one.
 """
 
-import contextlib
 import errno
 import logging
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +24,8 @@ from gristmill.core.errors import BadInputError, GristmillError, RunError
 from gristmill.execution.session import cluster_cpus, cluster_gpus
 from gristmill.training.loop import TrainSpec, train
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = 0.25
+SETTLE_SECONDS = 0.05
 logger = logging.getLogger(__name__)
 
 
@@ -50,16 +51,24 @@ class _Mailbox:
     def __init__(self) -> None:
         self._records: list[dict[str, Any]] = []
         self._fatal: dict[str, Any] | None = None
+        self._waiting = 0
 
     def post(self, record: dict[str, Any]) -> None:
         self._records.append(record)
+        self._waiting += 1
+
+    def written(self, count: int) -> None:
+        self._waiting -= count
+
+    def settled(self) -> bool:
+        return self._waiting == 0
 
     def post_fatal(self, why: dict[str, Any]) -> None:
         self._fatal = self._fatal or why
 
-    def take(self) -> list[dict[str, Any]]:
+    def take(self) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
         taken, self._records = self._records, []
-        return taken
+        return taken, self._fatal
 
     def fatal(self) -> dict[str, Any] | None:
         return self._fatal
@@ -89,7 +98,9 @@ def launch(
     """
     mailbox = ray.remote(_Mailbox).options(num_cpus=0).remote()
     config = {"spec": spec, "mailbox": mailbox}
-    with tempfile.TemporaryDirectory(prefix="gristmill-train-") as private:
+    with tempfile.TemporaryDirectory(
+        prefix="gristmill-train-", ignore_cleanup_errors=True
+    ) as private:
         trainer = ray.train.torch.TorchTrainer(
             _rank_main,
             train_loop_config=config,
@@ -102,9 +113,6 @@ def launch(
             ),
         )
         failure = _fit(trainer, mailbox, on_record)
-    fatal = ray.get(mailbox.fatal.remote())
-    if fatal is not None:
-        raise _rebuilt(fatal)
     if failure is not None:
         raise RunError(
             f"training failed for good: {_first_line(failure)}; the same command resumes from the "
@@ -114,28 +122,34 @@ def launch(
 
 def _fit(
     trainer: Any, mailbox: Any, on_record: Callable[[dict[str, Any]], None]
-) -> Exception | None:
+) -> BaseException | None:
     """Run the trainer in a thread and pass on records meanwhile; what it raised, if anything.
+
+    Raises what a rank left in the mailbox as fatal.
 
     In a thread because `fit` takes over Ctrl-C when it owns the main thread, and then exits with
     status 0; here Ctrl-C ends the driver as it ends every command.
     """
-    raised: list[Exception] = []
+    raised: list[BaseException] = []
 
     def run() -> None:
         try:
             trainer.fit()
-        except Exception as error:
+        except BaseException as error:  # Ray raises SystemExit when it is told to go
             raised.append(error)
 
     thread = threading.Thread(target=run, name="ray-train-fit", daemon=True)
     thread.start()
-    while thread.is_alive():
+    running, fatal = True, None
+    while running and fatal is None:
         thread.join(POLL_SECONDS)
-        for record in ray.get(mailbox.take.remote()):
+        running = thread.is_alive()
+        records, fatal = ray.get(mailbox.take.remote())
+        for record in records:
             on_record(record)
-    for record in ray.get(mailbox.take.remote()):
-        on_record(record)
+        mailbox.written.remote(len(records))
+    if fatal is not None:  # the group that Ray restarts now sees it too and ends by itself
+        raise _rebuilt(fatal)
     return raised[0] if raised else None
 
 
@@ -152,19 +166,23 @@ def _rank_main(config: dict[str, Any]) -> None:
         world_size=context.get_world_size(),
         device=ray.train.torch.get_device(),
     )
-    sent: list[Any] = []
     try:
-        train(spec, place, lambda record: sent.append(mailbox.post.remote(record)))
-        ray.get(sent)
+        train(spec, place, lambda record: _send(mailbox, record))
     except (GristmillError, OSError) as error:
         if isinstance(error, OSError) and error.errno != errno.ENOSPC:
             raise
-        with contextlib.suppress(ray.exceptions.RayError):
-            ray.get(sent)
         why = {"kind": type(error).__name__, "text": str(error)}
         ray.get(mailbox.post_fatal.remote(why))
         if place.world_size > 1:
             raise  # the other ranks wait for this one; only a failure of the group frees them
+
+
+def _send(mailbox: Any, record: dict[str, Any]) -> None:
+    """Post a record; an `epoch` one is waited for until the driver has written it."""
+    mailbox.post.remote(record)  # calls of one caller arrive in order
+    if record["kind"] == "epoch":
+        while not ray.get(mailbox.settled.remote()):
+            time.sleep(SETTLE_SECONDS)
 
 
 def _rebuilt(fatal: dict[str, Any]) -> Exception:
@@ -177,7 +195,7 @@ def _rebuilt(fatal: dict[str, Any]) -> Exception:
     return OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} ({fatal['text']})")
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     """The cause inside Ray's report of it: its last line that names an error."""
     failures = getattr(error, "worker_failures", None)
     cause = next(iter(failures.values())) if failures else error

@@ -25,6 +25,8 @@ from gristmill.training.step import Batch, Stepper
 from gristmill.training.steps import Steps
 
 Post = Callable[[dict[str, Any]], None]
+"""Takes a record. When it returns from an `epoch` record, all records so far must be safe: the
+checkpoint written next is where a resume takes up the metrics too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,13 +76,13 @@ def train(spec: TrainSpec, place: Place, post: Post) -> None:
         if epoch:
             clip.random_seed(spec.seed + epoch * place.world_size, place.rank)
         _epoch(spec, epoch, trainee, place, _guarded(batches, drops), tell)
-        if place.rank == 0:
-            checkpoint.save(
-                spec.checkpoints, epoch + 1, _content(spec, trainee), keep=spec.keep_checkpoints
-            )
         totals = _sum_over_ranks(torch.tensor(drops.totals()), place)
         tell({"kind": "epoch", "epoch": epoch, **_drop_figures(totals - dropped)})
         dropped = totals
+        if place.rank == 0:  # the others go on, and wait for it in their next gradient
+            checkpoint.save(
+                spec.checkpoints, epoch + 1, _content(spec, trainee), keep=spec.keep_checkpoints
+            )
         fault_point(f"epoch:{epoch}:{place.rank}")
 
 
@@ -211,7 +213,6 @@ def _content(spec: TrainSpec, trainee: Trainee) -> dict[str, Any]:
 
 
 def _sum_over_ranks(counts: torch.Tensor, place: Place) -> torch.Tensor:
-    """Also the barrier that keeps ranks together while rank 0 writes its checkpoint."""
     if place.world_size == 1:
         return counts
     moved = counts.to(place.device)

@@ -168,7 +168,7 @@ def render(drawing: Drawing, png: Path) -> bool:
     square = Image.new("RGB", (SIDE, SIDE), "white")
     square.paste(rgb, ((SIDE - rgb.width) // 2, (SIDE - rgb.height) // 2))
     thumbnail = square.resize((16, 16), Image.Resampling.BOX)
-    drawing.small = np.asarray(thumbnail, dtype=np.float32).ravel() / np.float32(255)
+    drawing.small = (np.asarray(thumbnail).ravel() / 255).astype(np.float32)
     if drawing.small.std() < 0.02:
         return False
     buffer = io.BytesIO()
