@@ -26,6 +26,7 @@ def head(tmp_path):
     words = [
         BIN / "ray", "start", "--head", "--block", "--num-cpus=2", "--object-store-memory=100000000",
         f"--port={port}", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1",
+        f"--dashboard-agent-listen-port={dashboard + 1}",
         "--node-ip-address=127.0.0.1", f"--temp-dir=/tmp/gmh{os.getpid()}",
     ]  # fmt: skip
     log = (tmp_path / "head.log").open("wb")

@@ -28,6 +28,8 @@ class Drawing:
     """WebP, longest side 64 pixels, on white."""
     caption: str
     """English phrase made of the title, the noun and at times keywords."""
+    short_caption: str
+    """The same without the title: what it is a drawing of."""
     noun: str
     """What the drawing's folder holds, as a word: `flag`, `fruit`."""
     category: str
@@ -36,7 +38,7 @@ class Drawing:
 
 def load_drawings(split: Split) -> list[Drawing]:
     """Every drawing of a split, in order of key."""
-    columns = ["key", "image", "caption", "noun", "category"]
+    columns = ["key", "image", "caption", "short_caption", "noun", "category"]
     drawings = []
     for part in sorted(DRAWINGS.glob("drawings-*.parquet")):
         table = pq.read_table(part, columns=columns, filters=[("split", "=", split)])

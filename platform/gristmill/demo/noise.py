@@ -30,6 +30,8 @@ SHARES = {
     "aspect": 0.05,
     "duplicate": 0.03,
 }
+UNTITLED = 0.5
+"""Share of true captions that only say what kind of thing is drawn."""
 SHAPES: dict[str, Shape] = {"tiny": "tiny", "aspect": "wide"}
 PROMPTS = ("a drawing of a {c}", "clip art picture of a {c}", "picture of a {c}")
 CLASSES = (
@@ -88,12 +90,17 @@ class Captions:
         if kind == "translated":
             return self._translated(drawing)
         if kind == "mismatched":
-            return self._other(drawing).caption
+            return self.true(self._other(drawing))
         if kind == "spam":
             numbers = {"n": self._rng.randint(1000, 9999), "d": self._rng.randint(2, 60)}
             form = self._rng.choice(self._spam)
             return form.format(noun=self._other(drawing).noun, **numbers)
-        return drawing.caption
+        return self.true(drawing)
+
+    def true(self, drawing: Drawing) -> str:
+        """What the drawing shows, often without its title, as alt texts are."""
+        titled = self._rng.random() >= UNTITLED
+        return drawing.caption if titled else drawing.short_caption
 
     def _translated(self, drawing: Drawing) -> str:
         language = self._rng.choice(sorted(self._templates))
@@ -185,7 +192,8 @@ def write_clean_split(out_dir: Path, *, seed: int, views: int = 4) -> None:
     """Write the scorer's training shards: every drawing of its split on `views` canvases."""
     rng = random.Random(f"gristmill-demo-scorer-{seed}")
     drawings = load_drawings("scorer")
-    rows = [new_row(d, "clean", d.caption, rng) for _ in range(views) for d in drawings]
+    captions = Captions(drawings, rng)
+    rows = [new_row(d, "clean", captions.true(d), rng) for _ in range(views) for d in drawings]
     rng.shuffle(rows)
     for shard, start in enumerate(range(0, len(rows), ROWS_PER_SHARD)):
         samples = []

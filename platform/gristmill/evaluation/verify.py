@@ -4,7 +4,7 @@ import os
 import secrets
 import tempfile
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from gristmill.core import io
 from gristmill.core.errors import GristmillError

@@ -60,7 +60,8 @@ PHRASES = (
     "{title}, clip art picture of a {noun}",
     "picture of a {noun} showing {title}",
 )
-SPLIT_SHARES = {"scorer": 0.45, "pool": 0.33, "eval": 0.22}
+SHORT_PHRASES = ("a drawing of a {noun}", "clip art picture of a {noun}", "picture of a {noun}")
+SPLIT_SHARES = {"scorer": 0.42, "pool": 0.33, "eval": 0.25}
 
 
 @dataclass(kw_only=True)
@@ -141,6 +142,15 @@ def caption(drawing: Drawing) -> str:
     if extra and len(title.split()) < 4:
         phrase += " with " + " and ".join(extra)
     return phrase
+
+
+def short_caption(drawing: Drawing) -> str:
+    """The folder's noun and at times a keyword, without the title."""
+    choice = hashlib.sha256(drawing.source.encode()).digest()[1]
+    phrase = SHORT_PHRASES[choice % len(SHORT_PHRASES)].format(noun=drawing.noun)
+    phrase = re.sub(r"\ba (?=[aeiou])", "an ", phrase)
+    extra = [word for word in drawing.keywords if word.rstrip("s") not in phrase]
+    return f"{phrase} with {extra[0]}" if extra and choice < 128 else phrase
 
 
 def trimmed(image: Image.Image) -> Image.Image:
@@ -273,6 +283,7 @@ def write_parts(drawings: Sequence[Drawing], out: Path) -> None:
             "key": f"{index:05d}",
             "image": drawing.webp,
             "caption": caption(drawing),
+            "short_caption": short_caption(drawing),
             "title": drawing.title,
             "keywords": drawing.keywords,
             "noun": drawing.noun,
