@@ -39,7 +39,11 @@ class CountJob(Job):
 
 @pytest.fixture(params=["local", "s3"])
 def folder(request, tmp_path):
-    return str(tmp_path / "runs") if request.param == "local" else request.getfixturevalue("bucket") + "/runs"
+    return (
+        str(tmp_path / "runs")
+        if request.param == "local"
+        else request.getfixturevalue("bucket") + "/runs"
+    )
 
 
 def test_a_run_is_stopped_resumed_and_then_returns_at_once(folder, tmp_path):

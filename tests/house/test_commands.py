@@ -20,7 +20,9 @@ RECIPES = [
 
 def run(*words):
     return subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "gristmill", *words], capture_output=True, text=True
+        [sys.executable, "-X", "importtime", "-m", "gristmill", *words],
+        capture_output=True,
+        text=True,
     )
 
 
@@ -37,7 +39,14 @@ def test_help_of_every_verb_imports_nothing_heavy(group, verb):
     assert done.returncode == 0, done.stderr[-500:]
     assert "usage" in done.stdout
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert not loaded & {"torch", "ray", "open_clip", "pyarrow.parquet", "matplotlib.pyplot", "sklearn"}
+    assert not loaded & {
+        "torch",
+        "ray",
+        "open_clip",
+        "pyarrow.parquet",
+        "matplotlib.pyplot",
+        "sklearn",
+    }
 
 
 @pytest.mark.parametrize(("group", "verb", "recipe"), RECIPES)
@@ -69,7 +78,9 @@ def test_a_wrong_word_is_answered_with_the_nearest(words, status, said, capsys):
 def test_clip_score_needs_one_cut(capsys):
     with pytest.raises(SystemExit):
         main(["pool", "filter", "clip_score", "--pool", "x", "--out", "y"])
-    assert "either --fraction or --threshold" in capsys.readouterr().err.replace("\n", " ").replace("│", "")
+    assert "either --fraction or --threshold" in capsys.readouterr().err.replace("\n", " ").replace(
+        "│", ""
+    )
 
 
 def test_expressions_compose_and_survive_json():
@@ -92,9 +103,26 @@ def test_plan_says_the_cost_and_writes_nothing(tmp_path, capsys):
     from made_up import write_metadata, write_pool
 
     write_metadata(tmp_path / "p", 1000)
-    assert main(["pool", "filter", "basic", "--pool", f"{tmp_path}/p", "--out", f"{tmp_path}/o", "--plan"]) == 0
+    assert (
+        main(
+            [
+                "pool",
+                "filter",
+                "basic",
+                "--pool",
+                f"{tmp_path}/p",
+                "--out",
+                f"{tmp_path}/o",
+                "--plan",
+            ]
+        )
+        == 0
+    )
     shown = capsys.readouterr().out
     assert "filter 1,000 rows" in shown and "cost" in shown
     write_pool(tmp_path / "q", shards=1, per_shard=3)
-    assert main(["pool", "inspect", "--pool", f"{tmp_path}/q", "--out", f"{tmp_path}/o", "--plan"]) == 0
+    assert (
+        main(["pool", "inspect", "--pool", f"{tmp_path}/q", "--out", f"{tmp_path}/o", "--plan"])
+        == 0
+    )
     assert not (tmp_path / "o").exists()

@@ -26,7 +26,16 @@ def test_top_level_holds_what_the_house_says():
     if listed.returncode:
         pytest.skip("not a git checkout")
     top = {line.split("/")[0] for line in listed.stdout.split() if not line.startswith(".")}
-    allowed = {"pyproject.toml", "README.md", "Makefile", "platform", "jobs", "cluster", "tests", "docs"}
+    allowed = {
+        "pyproject.toml",
+        "README.md",
+        "Makefile",
+        "platform",
+        "jobs",
+        "cluster",
+        "tests",
+        "docs",
+    }
     assert top <= allowed | {"LICENSE", "CHANGELOG.md", "CONTRIBUTING.md"}
 
 
@@ -36,7 +45,15 @@ def test_files_are_short_and_packages_only_reexport(path):
     assert len(lines) <= 400, "split it by noun"
     if path.name == "__init__.py":
         assert len(lines) <= 30
-    assert path.stem not in {"utils", "helpers", "logging", "types", "platform", "inspect", "select"}
+    assert path.stem not in {
+        "utils",
+        "helpers",
+        "logging",
+        "types",
+        "platform",
+        "inspect",
+        "select",
+    }
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
@@ -55,13 +72,18 @@ def test_nothing_unpickles_from_disk(path):
 
 
 def test_no_committed_file_is_large_or_names_a_registry():
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.split()
     for name in listed:
         path = ROOT / name
         if not path.is_file():
             continue
         assert path.stat().st_size <= 500_000, f"{name} is over 500 kB"
-        if path.suffix in {".py", ".toml", ".md", ".yaml", ".txt", ""} and path.name != Path(__file__).name:
+        if (
+            path.suffix in {".py", ".toml", ".md", ".yaml", ".txt", ""}
+            and path.name != Path(__file__).name
+        ):
             text = path.read_text(errors="ignore")
             assert not re.search(r"pypi\.org|pythonhosted|index-url|registry\.npmjs", text), name
 
@@ -72,6 +94,9 @@ def test_jobs_are_thin_shells_that_show_their_submit_line(path):
     assert len(text.splitlines()) <= 25
     assert "ray job submit" in (ast.get_docstring(ast.parse(text)) or "")
     done = subprocess.run(
-        [sys.executable, str(path), "--help"], capture_output=True, text=True, env={"PYTHONPATH": str(ROOT / "platform")}
+        [sys.executable, str(path), "--help"],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(ROOT / "platform")},
     )
     assert done.returncode == 0 and "usage" in done.stdout

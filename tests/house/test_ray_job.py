@@ -34,7 +34,9 @@ def head(tmp_path):
     address = f"http://127.0.0.1:{dashboard}"
     try:
         for _ in range(90):
-            asked = subprocess.run([BIN / "ray", "job", "list", "--address", address], env=env, capture_output=True)
+            asked = subprocess.run(
+                [BIN / "ray", "job", "list", "--address", address], env=env, capture_output=True
+            )
             if asked.returncode == 0:
                 break
             assert process.poll() is None, (tmp_path / "head.log").read_text()
@@ -56,7 +58,9 @@ def test_a_filter_runs_as_a_submitted_job(head, tmp_path):
         "python", "jobs/pool_filter.py", "clip_score", "--fraction", "0.3", "--pool", str(tmp_path / "p"), "--out", str(out),
     ]  # fmt: skip
     for _ in range(30):  # the head answers before its agent can take a job
-        done = subprocess.run(list(map(str, words)), env=env, capture_output=True, text=True, timeout=120, cwd=ROOT)
+        done = subprocess.run(
+            list(map(str, words)), env=env, capture_output=True, text=True, timeout=120, cwd=ROOT
+        )
         if "No available agent" not in done.stderr:
             break
         time.sleep(2)

@@ -34,7 +34,11 @@ def weights(tmp_path_factory):
 def scored(tmp_path_factory, weights):
     folder = tmp_path_factory.mktemp("pool")
     rows = write_pool(folder / "p", shards=3, per_shard=10)
-    run = run_job(ScoreJob(pool=str(folder / "p"), arch=ARCH, weights=weights, column="b32", out=str(folder / "s")))
+    run = run_job(
+        ScoreJob(
+            pool=str(folder / "p"), arch=ARCH, weights=weights, column="b32", out=str(folder / "s")
+        )
+    )
     return folder, rows, run
 
 
@@ -53,17 +57,34 @@ def test_scores_are_the_models_own(scored, weights):
         with torch.no_grad():
             a = clip.model.encode_image(clip.transform(image)[None], normalize=True)
             b = clip.model.encode_text(clip.tokenizer([rows[i]["text"]]), normalize=True)
-        assert table[i]["clip_b32_similarity_score"] == pytest.approx(float((a * b).sum()), abs=1e-5)
+        assert table[i]["clip_b32_similarity_score"] == pytest.approx(
+            float((a * b).sum()), abs=1e-5
+        )
     features = np.load(folder / "s" / "metadata" / "00000001.npz", allow_pickle=False)
     assert features["b32_img"].shape[0] == 10 and features["b32_img"].dtype == np.float16
-    assert run.done()["summary"] == {"rows": 30, "unscored": 0, "corrupt_shards": 0, "rows_from_sample_json": 0}
+    assert run.done()["summary"] == {
+        "rows": 30,
+        "unscored": 0,
+        "corrupt_shards": 0,
+        "rows_from_sample_json": 0,
+    }
 
 
 def test_columns_and_features_of_the_source_are_carried(scored, weights, tmp_path):
     folder, _, _ = scored
-    run_job(ScoreJob(pool=str(folder / "s"), arch=ARCH, weights=weights, column="l14", out=str(tmp_path / "s2")))
+    run_job(
+        ScoreJob(
+            pool=str(folder / "s"),
+            arch=ARCH,
+            weights=weights,
+            column="l14",
+            out=str(tmp_path / "s2"),
+        )
+    )
     table = pq.read_table(tmp_path / "s2" / "metadata")
-    assert {"clip_b32_similarity_score", "clip_l14_similarity_score", "url"} <= set(table.column_names)
+    assert {"clip_b32_similarity_score", "clip_l14_similarity_score", "url"} <= set(
+        table.column_names
+    )
     with np.load(tmp_path / "s2" / "metadata" / "00000000.npz", allow_pickle=False) as arrays:
         assert {"b32_img", "b32_txt", "l14_img", "l14_txt"} == set(arrays.files)
 
@@ -72,8 +93,12 @@ def test_a_scored_pool_filters_and_reshards_from_the_first_ones_shards(scored, t
     folder, _, _ = scored
     pool = str(folder / "s")
     assert Pool(pool).shard_files == Pool(str(folder / "p")).shard_files
-    run_job(FilterJob(pool=pool, filter=ClipScore(arch="b32", fraction=0.3), out=str(tmp_path / "f")))
-    done = run_job(ReshardJob(pool=pool, subset=str(tmp_path / "f" / "subset.npy"), out=str(tmp_path / "r"))).done()
+    run_job(
+        FilterJob(pool=pool, filter=ClipScore(arch="b32", fraction=0.3), out=str(tmp_path / "f"))
+    )
+    done = run_job(
+        ReshardJob(pool=pool, subset=str(tmp_path / "f" / "subset.npy"), out=str(tmp_path / "r"))
+    ).done()
     assert done["summary"]["samples"] == 10
 
 
@@ -81,7 +106,9 @@ def test_metadata_cut_otherwise_is_rebuilt_from_the_samples(scored, weights, tmp
     rows = write_pool(tmp_path / "p", shards=2, per_shard=6)
     files = sorted((tmp_path / "p" / "metadata").iterdir())
     files[1].write_bytes(files[0].read_bytes())  # another shard's rows under this shard's stem
-    run = run_job(ScoreJob(pool=str(tmp_path / "p"), arch=ARCH, weights=weights, out=str(tmp_path / "s")))
+    run = run_job(
+        ScoreJob(pool=str(tmp_path / "p"), arch=ARCH, weights=weights, out=str(tmp_path / "s"))
+    )
     assert run.done()["summary"]["rows_from_sample_json"] == 6
     table = pq.read_table(tmp_path / "s" / "metadata")
     assert table["uid"].to_pylist() == [r["uid"] for r in rows]
@@ -91,7 +118,12 @@ def test_metadata_cut_otherwise_is_rebuilt_from_the_samples(scored, weights, tmp
 def test_workers_and_batches_change_no_byte(scored, weights, tmp_path):
     folder, _, _ = scored
     job = ScoreJob(
-        pool=str(folder / "p"), arch=ARCH, weights=weights, column="b32", out=str(tmp_path / "s"), execution=Execution(workers=1)
+        pool=str(folder / "p"),
+        arch=ARCH,
+        weights=weights,
+        column="b32",
+        out=str(tmp_path / "s"),
+        execution=Execution(workers=1),
     )
     run_job(job)
     assert folder_bytes(tmp_path / "s" / "metadata") == folder_bytes(folder / "s" / "metadata")
@@ -100,12 +132,18 @@ def test_workers_and_batches_change_no_byte(scored, weights, tmp_path):
 def test_pictures_that_cannot_be_read_get_no_score_and_are_counted(weights, tmp_path):
     write_pool(tmp_path / "p", shards=1, per_shard=2)
     uid = json.dumps({"uid": "ab" * 16}).encode()
-    write_tar(tmp_path / "p" / "shards" / "x.tar", [("a.jpg", b"noise"), ("a.txt", b"t"), ("a.json", uid)])
-    run = run_job(ScoreJob(pool=str(tmp_path / "p"), arch=ARCH, weights=weights, out=str(tmp_path / "s")))
+    write_tar(
+        tmp_path / "p" / "shards" / "x.tar", [("a.jpg", b"noise"), ("a.txt", b"t"), ("a.json", uid)]
+    )
+    run = run_job(
+        ScoreJob(pool=str(tmp_path / "p"), arch=ARCH, weights=weights, out=str(tmp_path / "s"))
+    )
     assert run.done()["summary"]["unscored"] == 1
     write_tar(tmp_path / "p" / "shards" / "y.tar", [("a.jpg", picture(1)), ("a.txt", b"t")])
     with pytest.raises(CorruptDataError, match=r"y\.tar: sample a has no uid"):
-        run_job(ScoreJob(pool=str(tmp_path / "p"), arch=ARCH, weights=weights, out=str(tmp_path / "s2")))
+        run_job(
+            ScoreJob(pool=str(tmp_path / "p"), arch=ARCH, weights=weights, out=str(tmp_path / "s2"))
+        )
 
 
 @pytest.mark.parametrize(
@@ -118,7 +156,12 @@ def test_pictures_that_cannot_be_read_get_no_score_and_are_counted(weights, tmp_
     ],
 )
 def test_wrong_settings_are_named(scored, weights, tmp_path, fields, words):
-    given = {"pool": str(scored[0] / "p"), "arch": ARCH, "weights": weights, "out": str(tmp_path / "s")}
+    given = {
+        "pool": str(scored[0] / "p"),
+        "arch": ARCH,
+        "weights": weights,
+        "out": str(tmp_path / "s"),
+    }
     with pytest.raises((BadInputError, Exception), match=words):
         run_job(ScoreJob(**{**given, **fields}))
 
@@ -128,7 +171,9 @@ def test_inspect_counts_what_is_there(tmp_path, capsys):
     run = run_job(InspectJob(pool=str(tmp_path / "p"), out=str(tmp_path / "i")))
     stats = json.loads((tmp_path / "i" / "stats.json").read_text())
     rows = table.to_pylist()
-    assert stats["rows"] == 6000 and stats["caption_missing"] == sum(r["text"] is None for r in rows)
+    assert stats["rows"] == 6000 and stats["caption_missing"] == sum(
+        r["text"] is None for r in rows
+    )
     assert stats["duplicate_uid"] == 6000 - len({r["uid"] for r in rows}) > 0
     small = sum(min(r["original_width"], r["original_height"]) < 200 for r in rows)
     assert stats["side_under_200"] == small
@@ -142,7 +187,15 @@ def test_inspect_counts_broken_uids_and_row_groups(tmp_path):
     import pyarrow as pa
 
     write_pool(tmp_path / "p", shards=2)
-    broken = pa.table({"uid": ["z" * 32, "0" * 32], "text": ["a", "b"], "original_width": [0, 5], "original_height": [1, 5], "sha256": ["", "1" * 64]})
+    broken = pa.table(
+        {
+            "uid": ["z" * 32, "0" * 32],
+            "text": ["a", "b"],
+            "original_width": [0, 5],
+            "original_height": [1, 5],
+            "sha256": ["", "1" * 64],
+        }
+    )
     pq.write_table(broken, tmp_path / "p" / "metadata" / "x.parquet")
     file = tmp_path / "p" / "metadata" / "00000001.parquet"
     data = bytearray(file.read_bytes())

@@ -15,7 +15,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 from gristmill.core import io
@@ -121,7 +121,7 @@ class Run:
             try:
                 yield self
             finally:
-                self._flush_metrics()
+                self.flush()
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
@@ -140,7 +140,7 @@ class Run:
             with open(io.local_path(self.path(METRICS)), "a", encoding="utf-8") as file:
                 file.write(line + "\n")
         elif len(self._metrics) % 100 == 0:
-            self._flush_metrics()
+            self.flush()
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl`, without a last one that a kill cut short."""
@@ -155,9 +155,17 @@ class Run:
             io.write_bytes(self.path(METRICS), ("\n".join(earlier) + "\n").encode())
         return earlier
 
-    def _flush_metrics(self) -> None:
+    def flush(self) -> None:
+        """Make every logged line durable; object stores get the file anew, local ones have it."""
         if self._metrics and not io.is_local(self.uri):
             io.write_bytes(self.path(METRICS), ("\n".join(self._metrics) + "\n").encode())
+
+    def keep_metrics(self, keep: Callable[[dict[str, Any]], bool]) -> None:
+        """Take lines out of `metrics.jsonl` that a resume will write again."""
+        kept = [line for line in self._metrics if keep(json.loads(line))]
+        if len(kept) < len(self._metrics):
+            self._metrics = kept
+            io.write_bytes(self.path(METRICS), "".join(line + "\n" for line in kept).encode())
 
     def add_input(self, name: str, identity: Any) -> None:
         """Record what was read: a name and the hashes that pin its bytes."""
@@ -177,7 +185,7 @@ class Run:
 
     def finish(self) -> None:
         """Write `DONE`, the manifest, then remove the scratch folder."""
-        self._flush_metrics()
+        self.flush()
         for name in (REPORT,):
             if io.exists(self.path(name)):
                 self.add_output(name)

@@ -134,9 +134,7 @@ class DemoJob(Job):
         )
         data = run.path("raw", "eval")
         done = step(
-            EvaluateJob(
-                run=where["train"], benchmark="demo", eval_data=data, out=where["evaluate"]
-            )
+            EvaluateJob(run=where["train"], benchmark="demo", eval_data=data, out=where["evaluate"])
         )
         kept = Run(where["filter"]).done() or {}
         return {**done["summary"], "kept": kept["summary"]["kept"]}
@@ -161,7 +159,7 @@ class DemoJob(Job):
         step(VerifyJob(bundle=bundle, pool=run.path("scored"), out=run.path("verified")))
 
     def _truth(self, run: Run) -> dict[str, dict[str, int]]:
-        """What each filter kept of each kind of row: filter -> kind -> rows. No filter sees this."""
+        """What each filter kept: filter -> kind of row -> rows. No filter sees the kinds."""
         return page.kept_by_kind(
             run.path("raw", "truth", "truth.parquet"),
             {name: run.path(name, "filter", SUBSET) for name in FILTERS},

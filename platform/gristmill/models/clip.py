@@ -49,11 +49,8 @@ def register_configs() -> None:
         import open_clip
     except ImportError as error:
         raise MissingExtraError("open_clip_torch", "clip") from error
-    for package in ("gristmill.demo",):
-        folder = resources.files(package) / "models"
-        with resources.as_file(folder) as path:
-            if os.path.isdir(path):
-                open_clip.add_model_config(path)
+    with resources.as_file(resources.files("gristmill.models") / "clip_configs") as path:
+        open_clip.add_model_config(path)
 
 
 def check_arch(arch: str) -> None:

@@ -1,11 +1,9 @@
 """Rank 0's records become the run's metrics, a progress line, and the figures of the manifest."""
 
-import json
 from typing import Any
 
-from gristmill.core import io
 from gristmill.core.progress import Progress
-from gristmill.core.run import METRICS, Run
+from gristmill.core.run import Run
 from gristmill.training.steps import Steps
 
 
@@ -29,16 +27,12 @@ class Recorder:
             self._progress.advance(record["samples_seen"] - self._seen)
             self._seen = record["samples_seen"]
         if record["kind"] == "epoch":
-            self._run._flush_metrics()  # what a resume keeps must be there if the driver dies
+            self._run.flush()  # what a resume keeps must be there if the driver dies
 
 
 def rewind(run: Run, epoch: int) -> None:
     """Take out of the metrics what belongs to `epoch` (0-based) or later: it will be done again."""
-    kept = [line for line in run._metrics if json.loads(line).get("epoch", -1) < epoch]
-    if len(kept) == len(run._metrics):
-        return
-    run._metrics[:] = kept
-    io.write_bytes(run.path(METRICS), "".join(line + "\n" for line in kept).encode())
+    run.keep_metrics(lambda line: line.get("epoch", -1) < epoch)
 
 
 def steps_of(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
