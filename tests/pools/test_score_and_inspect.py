@@ -20,6 +20,12 @@ pytestmark = pytest.mark.ray
 ARCH = "gristmill-demo"
 
 
+def metadata(pool):
+    import pyarrow as pa
+
+    return pa.concat_tables([pq.read_table(f) for f in sorted((pool / "metadata").glob("*.parquet"))])
+
+
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     import torch
@@ -50,7 +56,7 @@ def test_scores_are_the_models_own(scored, weights):
 
     folder, rows, run = scored
     clip = load_clip(ClipSpec(arch=ARCH, weights=weights))
-    table = pq.read_table(folder / "s" / "metadata").to_pylist()
+    table = metadata(folder / "s").to_pylist()
     assert [r["uid"] for r in table] == [r["uid"] for r in rows]
     for i in (0, 13, 29):
         image = Image.open(io.BytesIO(picture(i))).convert("RGB")
@@ -81,7 +87,7 @@ def test_columns_and_features_of_the_source_are_carried(scored, weights, tmp_pat
             out=str(tmp_path / "s2"),
         )
     )
-    table = pq.read_table(tmp_path / "s2" / "metadata")
+    table = metadata(tmp_path / "s2")
     assert {"clip_b32_similarity_score", "clip_l14_similarity_score", "url"} <= set(
         table.column_names
     )
@@ -110,7 +116,7 @@ def test_metadata_cut_otherwise_is_rebuilt_from_the_samples(scored, weights, tmp
         ScoreJob(pool=str(tmp_path / "p"), arch=ARCH, weights=weights, out=str(tmp_path / "s"))
     )
     assert run.done()["summary"]["rows_from_sample_json"] == 6
-    table = pq.read_table(tmp_path / "s" / "metadata")
+    table = metadata(tmp_path / "s")
     assert table["uid"].to_pylist() == [r["uid"] for r in rows]
     assert table["text"].to_pylist() == [r["text"] for r in rows]
 

@@ -46,7 +46,7 @@ def square(image: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def reencode(image: bytes, *, quality: int) -> bytes:
+def encode_again(image: bytes, *, quality: int) -> bytes:
     """The same picture as another JPEG."""
     buffer = io.BytesIO()
     decode(image).save(buffer, "JPEG", quality=quality)

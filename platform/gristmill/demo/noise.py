@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gristmill.demo.bundle import Drawing, load_drawings, write_tar
-from gristmill.demo.canvas import Shape, paste, reencode, square
+from gristmill.demo.canvas import Shape, encode_again, paste, square
 from gristmill.pools.uid import pair_uid
 
 HERE = Path(__file__).parent
@@ -132,7 +132,7 @@ def duplicate(original: Row, rng: random.Random) -> Row:
     """A second copy of a pair: the same bytes, or the same picture encoded once more."""
     image = original.image
     if rng.random() < 0.5:
-        image = reencode(image, quality=rng.randint(70, 79))
+        image = encode_again(image, quality=rng.randint(70, 79))
     return replace(original, image=image, kind="duplicate")
 
 
@@ -172,7 +172,7 @@ def write_raw_pool(out_dir: Path, *, seed: int, rows: int) -> None:
     Args:
         out_dir: Gets the two folders; a filter is given raw/ only.
         seed: Same seed and rows, same bytes.
-        rows: Pairs in the pool; each drawing stands in several, never in the same setting.
+        rows: Pairs in the pool; each drawing stands in several, on another canvas each time.
     """
     made = make_rows(load_drawings("pool"), seed=seed, rows=rows)
     truth = []
