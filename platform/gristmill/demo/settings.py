@@ -9,7 +9,9 @@ from gristmill.filters.no_filter import NoFilter
 from gristmill.training.scales import SCALES
 
 ARCH = "gristmill-demo"
-SCORER = dataclasses.replace(SCALES["demo"], train_num_samples=19_200)
+SCORER = dataclasses.replace(
+    SCALES["demo"], train_num_samples=24_576, batch_size=128, learning_rate=2e-3
+)
 """The scorer is the demo's model trained on clean pairs; not a participant, so free to differ."""
 FILTERS: dict[str, Filter] = {
     "no_filter": NoFilter(),

@@ -44,6 +44,8 @@ class Retrieval(Task):
 
     group: Group = "retrieval"
     metric: str = "mean_recall@1"
+    cut: int = 1
+    """The main metric's k: a find among the first k counts. DataComp's is 1."""
 
     def evaluate(self, model: "LoadedClip", data_root: str, batch_size: int) -> TaskResult:
         """Score a model: image and text R@1, 5, 10, and mean_recall@1."""
@@ -51,14 +53,14 @@ class Retrieval(Task):
         shown, captions, owner, images = _embed_images(model, source, batch_size)
         ranks = rank(images, text_features(model, captions, batch_size), owner)
         per_image = np.bincount(owner, minlength=len(images))
-        hits = np.bincount(owner, weights=ranks.image == 0, minlength=len(images))
+        hits = np.bincount(owner, weights=ranks.image < self.cut, minlength=len(images))
         return self.result(
             recalls(ranks) | {"num_samples": len(images), "num_captions": len(captions)},
             interval=ratio_interval(
-                np.stack([ranks.text == 0, hits], axis=1),
+                np.stack([ranks.text < self.cut, hits], axis=1),
                 np.stack([np.ones(len(images)), per_image], axis=1),
             ),
-            chance=(float((per_image / len(captions)).mean()) + 1 / len(images)) / 2,
+            chance=_chance(per_image, self.cut),
             inputs=source.digests,
             details=_describe(shown, captions, owner, ranks),
         )
@@ -69,13 +71,22 @@ class Retrieval(Task):
 
 
 def recalls(ranks: Ranks) -> Metrics:
-    """Recalls at 1, 5 and 10 both ways, and the mean of the two at 1."""
+    """Recalls at 1, 5 and 10, each way and the mean of the two."""
     found: Metrics = {}
     for k in CUTS:
         found[f"image_retrieval_recall@{k}"] = float((ranks.image < k).mean())
         found[f"text_retrieval_recall@{k}"] = float((ranks.text < k).mean())
-    found["mean_recall@1"] = float(((ranks.image < 1).mean() + (ranks.text < 1).mean()) / 2)
+        found[f"mean_recall@{k}"] = float(((ranks.image < k).mean() + (ranks.text < k).mean()) / 2)
     return found
+
+
+def _chance(per_image: Any, cut: int) -> float:
+    """The mean recall of a random order: a picture's first find among its captions, and back."""
+    total, count = int(per_image.sum()), len(per_image)
+    miss = np.ones(count)
+    for i in range(min(cut, total)):  # the i-th pick, too, is none of the picture's captions
+        miss *= np.clip((total - i - per_image) / (total - i), 0, 1)
+    return (float((1 - miss).mean()) + min(cut / count, 1.0)) / 2
 
 
 def rank(images: Any, texts: Any, owner: Any) -> Ranks:

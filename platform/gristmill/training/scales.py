@@ -50,9 +50,9 @@ SCALES = {
         Scale(
             name="demo",
             model="gristmill-demo",
-            train_num_samples=19_200,
-            batch_size=192,
-            learning_rate=1e-3,
+            train_num_samples=16_384,
+            batch_size=64,
+            learning_rate=1.5e-3,
             warmup=20,
             beta2=0.98,
             grad_checkpointing=False,
