@@ -23,7 +23,9 @@ ARCH = "gristmill-demo"
 def metadata(pool):
     import pyarrow as pa
 
-    return pa.concat_tables([pq.read_table(f) for f in sorted((pool / "metadata").glob("*.parquet"))])
+    return pa.concat_tables(
+        [pq.read_table(f) for f in sorted((pool / "metadata").glob("*.parquet"))]
+    )
 
 
 @pytest.fixture(scope="module")

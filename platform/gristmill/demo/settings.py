@@ -20,4 +20,4 @@ FILTERS: dict[str, Filter] = {
 }
 SHARD_SIZE = 100
 """Small, so that sampling shards with replacement mixes well."""
-DEMO_RANKS = 2
+DEMO_RANKS = 1

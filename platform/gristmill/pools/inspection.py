@@ -109,6 +109,8 @@ class _Look(SliceWorker):
         keys: dict[str, list[Any]] = {columns.UID: [], columns.SHA256: []}
         for row, table in read_slice(piece, self.wanted):
             counts["rows"] += table.num_rows
+            for name in set(self.wanted) - set(table.column_names):
+                counts[f"{name}_no_column"] += table.num_rows
             for kind in keys:
                 if kind in table.column_names:
                     keys[kind].append(table[kind])
@@ -116,7 +118,7 @@ class _Look(SliceWorker):
                 self._captions(table[columns.TEXT], row, counts, languages, histograms)
             if {columns.WIDTH, columns.HEIGHT} <= set(table.column_names):
                 _sizes(table, counts, histograms)
-            for name in self.wanted:
+            for name in table.column_names:
                 if name.endswith("_similarity_score"):
                     _scores(table[name], name, counts, histograms)
         for kind, chunks in keys.items():

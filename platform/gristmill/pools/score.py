@@ -23,7 +23,6 @@ from gristmill.pools.funnel import pin_input
 from gristmill.pools.pool import MANIFEST, Pool
 from gristmill.pools.score_worker import ScoreShard
 
-HISTOGRAM_BINS = 80
 PAIRS_PER_CPU_SECOND = 150.0
 PAIRS_PER_GPU_SECOND = 1500.0
 
@@ -89,7 +88,7 @@ class ScoreJob(Job):
                 spec=ClipSpec(arch=self.arch, weights=weights),
                 column=self.column,
                 batch_size=self.batch_size,
-                source=pool.uri,
+                template=pool.metadata_files[0],
                 out=run.uri,
                 num_gpus=1.0 if cluster_gpus() else 0.0,
             )

@@ -33,7 +33,8 @@ class ScoreShard(SliceWorker):
     spec: ClipSpec
     column: str
     batch_size: int
-    source: str
+    template: str
+    """A metadata file of the source, whose columns every file of the result gets."""
     out: str
     num_gpus: float = 0.0
     _clip: LoadedClip | None = field(default=None, repr=False)
@@ -116,7 +117,7 @@ class ScoreShard(SliceWorker):
             if table[columns.UID].to_pylist() == [row[columns.UID] for row in rows]:
                 features = uri.removesuffix(".parquet") + ".npz"
                 return table, _load_npz(features), True
-        return pa.Table.from_pylist(rows), {}, False
+        return _in_form_of(pa.Table.from_pylist(rows), self.template), {}, False
 
 
 def _batches(reader: TarReader, size: int) -> Iterator[list[Sample]]:
@@ -150,6 +151,21 @@ def _row(reader: TarReader, sample: Sample) -> dict[str, Any]:
         raise CorruptDataError(f"{where} has no uid; take the tars in with pool ingest") from error
     row = {columns.UID: uid, columns.TEXT: _caption(reader, sample)}
     return row | {name: record.get(name) for name in FROM_JSON}
+
+
+def _in_form_of(table: "pa.Table", uri: str) -> "pa.Table":
+    """The table with the columns of a parquet file; what is not known is null."""
+    import pyarrow as pa
+
+    with open_parquet(uri) as (file, _):
+        schema = file.schema_arrow
+    filled = [
+        table[field.name].cast(field.type)
+        if field.name in table.column_names
+        else pa.nulls(table.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.table(filled, names=schema.names)
 
 
 def _load_npz(uri: str) -> dict[str, npt.NDArray[Any]]:

@@ -1,0 +1,49 @@
+"""`make bench`: measured comparisons, written to docs/results/. Takes about twenty minutes.
+
+Usage: python tests/bench/run.py [demo] [pool] ...   (all sections without a word)
+"""
+
+import argparse
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT / "platform"), str(ROOT / "tests"), str(Path(__file__).parent)]
+
+
+def heading(title, command):
+    """What every result states: machine, commit, command."""
+    cpu = next(
+        (
+            x.split(":")[1].strip()
+            for x in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in x
+        ),
+        platform.machine(),
+    )
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.strip()
+    return f"# {title}\n\nCommand: `{command}`. Machine: 2 cores of {cpu}, no GPU, shared and noisy: read ratios, not times. Commit {commit or 'unknown'}.\n\n"
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("sections", nargs="*", default=[])
+    parser.add_argument("--out", default=str(ROOT / "runs" / "bench"))
+    chosen = parser.parse_args()
+    import demo_seeds
+    import pool_speed
+
+    sections = {"demo": demo_seeds.run, "pool": pool_speed.run}
+    for name in chosen.sections or sections:
+        text = sections[name](Path(chosen.out) / name, heading)
+        target = ROOT / "docs" / "results" / f"{name}.md"
+        target.write_text(text)
+        print(f"\n{text}\nwritten to {target}")
+
+
+if __name__ == "__main__":
+    main()
