@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import time
 from dataclasses import dataclass
 
 import pytest
@@ -76,6 +77,31 @@ def test_where_and_how_wide_it_runs_does_not_make_another_job(tmp_path):
     a = CountJob(upto=2, out=str(tmp_path / "a"))
     b = CountJob(upto=2, out=str(tmp_path / "b"), execution=Execution(workers=2))
     assert config_hash(a) == config_hash(b) != config_hash(dataclasses.replace(a, upto=3))
+
+
+def test_a_folder_of_runs_is_not_an_empty_folder(folder):
+    run_job(CountJob(upto=1, out=folder + "/one"))
+    for overwrite in (False, True):
+        with pytest.raises(RunError, match="is in use"):
+            run_job(CountJob(upto=1, out=folder), overwrite=overwrite)
+    assert Run(folder + "/one").done()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckJob(CountJob):
+    """Is done anew each time."""
+
+    always_anew = True
+
+
+def test_a_check_is_done_anew_but_never_replaces_another_run(folder):
+    first = run_job(CheckJob(upto=1, out=folder + "/check")).done()
+    time.sleep(1.1)
+    assert run_job(CheckJob(upto=1, out=folder + "/check")).done() != first
+    run_job(CountJob(upto=1, out=folder + "/other"))
+    with pytest.raises(RunError, match="another job's run"):
+        run_job(CheckJob(upto=1, out=folder + "/other"))
+    assert Run(folder + "/other").done()
 
 
 def test_overwrite_never_removes_a_folder_that_is_no_run(tmp_path):

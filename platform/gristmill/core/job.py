@@ -48,9 +48,11 @@ def run_job(job: Job, *, overwrite: bool = False) -> Run:
     if not isinstance(job.out, str):  # a recipe leaves it to the caller
         raise BadInputError("the job has no output folder; set its field `out`")
     run = Run(absolute(job.out))
-    if overwrite or (job.always_anew and run.done()):
+    if overwrite:
         run.clear()
-    if run.finished_by(job):
+    if run.finished_by(job) and job.always_anew:
+        run.clear()
+    elif run.finished_by(job):
         logger.info("%s is done already; --overwrite does it anew", run.uri)
         return run
     with run.open(job):

@@ -91,11 +91,12 @@ class Run:
         return self.done() is not None
 
     def _refuse_foreign_files(self) -> None:
-        files = [f for f in io.list_files(self.uri) if not f.endswith(LOCK)]
-        if files:
+        name = next(iter(io.list_files(self.uri, recursive=True)), "")
+        if name:
+            inside = name.removeprefix(self.uri).lstrip("/")
             raise RunError(
-                f"{io.redact(self.uri)} is in use: it holds {len(files)} files that no run of "
-                f"ours wrote (such as {os.path.basename(files[0])}); choose an empty --out"
+                f"{io.redact(self.uri)} is in use: it holds files that no run of this folder "
+                f"wrote, such as {inside}; choose an empty --out"
             )
 
     def clear(self) -> None:

@@ -1,1 +1,1 @@
-"""The embedded default: drawings, noise and the track that runs on them."""
+"""The embedded data: drawings, the noisy pool made of them, and the sets to test on."""

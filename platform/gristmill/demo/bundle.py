@@ -39,7 +39,7 @@ class Drawing:
 def load_drawings(split: Split) -> list[Drawing]:
     """Every drawing of a split, in order of key."""
     columns = ["key", "image", "caption", "short_caption", "noun", "category"]
-    drawings = []
+    drawings: list[Drawing] = []
     for part in sorted(DRAWINGS.glob("drawings-*.parquet")):
         table = pq.read_table(part, columns=columns, filters=[("split", "=", split)])
         drawings.extend(Drawing(**row) for row in table.to_pylist())

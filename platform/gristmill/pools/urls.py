@@ -1,5 +1,6 @@
 """Pairs from a table of urls, fetched by img2dataset (an extra) into tars for ingest."""
 
+import os
 from collections import Counter
 from dataclasses import dataclass
 
@@ -51,6 +52,7 @@ class Urls(Source):
 
     def pieces(self, shard_size: int, scratch: str) -> list[Slice]:
         """Fetch (going on where an earlier run stopped), then a slice a fetched tar."""
+        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network at import
         try:
             import img2dataset
         except ImportError as error:

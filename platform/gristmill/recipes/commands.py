@@ -55,7 +55,7 @@ COMMANDS: dict[str, dict[str, Command]] = {
     "demo": {
         "": Command(
             help="the CLIP track end to end on the embedded pool",
-            job="gristmill.demo.track:DemoJob",
+            job="gristmill.recipes.demo.track:DemoJob",
         ),
     },
 }

@@ -15,8 +15,8 @@ from gristmill.core.errors import BadInputError
 from gristmill.core.job import Job, run_job
 from gristmill.core.plan import Plan
 from gristmill.core.run import Run
-from gristmill.demo import page
-from gristmill.demo.settings import ARCH, DEMO_RANKS, FILTERS, SCORER, SHARD_SIZE
+from gristmill.recipes.demo import page
+from gristmill.recipes.demo.settings import ARCH, DEMO_RANKS, FILTERS, SCORER, SHARD_SIZE
 from gristmill.evaluation.evaluate import EvaluateJob
 from gristmill.evaluation.submission import SubmitJob
 from gristmill.evaluation.verify import VerifyJob

@@ -1,0 +1,1 @@
+"""The demo: every job of the CLIP track in order, on the embedded drawings."""

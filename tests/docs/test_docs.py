@@ -1,0 +1,66 @@
+"""The documents say what is true: their links lead somewhere, their commands run."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from killing import environment
+from made_up import write_pool
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+COMMAND = f"{sys.executable} -m gristmill"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_commands_named_exist(page):
+    from gristmill.recipes.commands import COMMANDS
+
+    for group, verb in re.findall(r"gristmill (pool|clip) ([a-z]+)", page.read_text()):
+        assert verb in COMMANDS[group], f"{group} {verb}"
+
+
+def blocks(page, language):
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.S)
+
+
+def sh(line, folder):
+    done = subprocess.run(
+        ["bash", "-ec", re.sub(r"\bgristmill (?=pool|clip|demo)", f"{COMMAND} ", line)],
+        cwd=folder, env=environment(), capture_output=True, text=True, timeout=900,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{line}\n{done.stdout[-1500:]}{done.stderr[-1500:]}"
+    return done.stdout
+
+
+@pytest.mark.ray
+def test_the_filter_guide_works_as_written(tmp_path):
+    guide = ROOT / "docs" / "guides" / "add-a-filter.md"
+    (tmp_path / "own_filter.py").write_text(blocks(guide, "python")[0])
+    write_pool(tmp_path / "POOL", shards=2)
+    for line in blocks(guide, "bash")[0].strip().splitlines():
+        sh(line.replace("PYTHONPATH=.", 'PYTHONPATH="$PYTHONPATH:."'), tmp_path)
+    assert "caption_long" in (tmp_path / "OUT" / "report.html").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_the_readmes_tour_runs_as_written(tmp_path):
+    sh(f"{COMMAND} demo --out runs/demo", tmp_path)
+    lines = [line for block in blocks(ROOT / "README.md", "bash") for line in block.strip().splitlines()]
+    assert len(lines) > 8
+    for line in lines:
+        if not line.startswith(". "):
+            shlex.split(line)
+            sh(line, tmp_path)
+    assert (tmp_path / "runs" / "tour" / "bundle" / "MANIFEST").exists()
