@@ -10,6 +10,9 @@ import numpy as np
 from PIL import Image
 
 from gristmill.core.config import identity, to_dict
+from gristmill.evaluation.evalset import CONTENT
+from gristmill.evaluation.tasks.demo_drawings import DemoDrawings
+from gristmill.evaluation.tasks.demo_retrieval import DemoRetrieval
 from gristmill.pools.tar import TarWriter
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 220), "grey": (128,) * 3}
@@ -84,12 +87,6 @@ def caption_samples(count):
     ]
 
 
-def write_eval_data(root: Path) -> Path:
-    write_set(root / "wds_demo_drawings_test", colour_samples(22), classnames=COLOURS)
-    write_set(root / "wds_demo_retrieval_test", caption_samples(10))
-    return root
-
-
 def write_run(folder: Path, config: dict, *, outputs=(), inputs=None, summary=None):
     """A finished run folder: `config` plain JSON, `outputs` names of files already in it."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -141,6 +138,7 @@ class Chain:
 
 def write_chain(root: Path, arch: str, weights: bytes, uids, *, comparable=True) -> Chain:
     from gristmill.pools.subset import Subset
+    from gristmill.training.job import TrainClipJob
     from gristmill.training.scales import SCALES
     from gristmill.training.shards import resolve
 
@@ -159,15 +157,17 @@ def write_chain(root: Path, arch: str, weights: bytes, uids, *, comparable=True)
     )
     (chain.train / "checkpoints").mkdir(parents=True)
     (chain.train / "checkpoints" / "epoch_1.pt").write_bytes(weights)
+    job = TrainClipJob(scale=SCALES["demo"], data=str(chain.reshard / "shards"), out="t")
     write_run(
         chain.train,
-        {"type": "T", "scale": to_dict(SCALES["demo"]), "out": "t"},
+        to_dict(job),
         outputs=["checkpoints/epoch_1.pt"],
         inputs={"shards": resolve(str(chain.reshard / "shards"))[0].identity()},
         summary={
             "comparable": comparable,
             "scale": "demo",
-            "samples_seen": 19_200,
+            "samples_seen": job.steps(2).samples,
+            "num_workers": 2,
             "checkpoint": "checkpoints/epoch_1.pt",
             "arch": arch,
         },
@@ -183,12 +183,17 @@ def write_eval(chain: Chain, *, comparable=True) -> Path:
         {
             "key": "demo_drawings",
             "dataset": "Demo drawings",
-            "metrics": {"acc1": 0.3, "mean_per_class_recall": 0.25, "main_metric": 0.25},
+            "metrics": {
+                "acc1": 0.3,
+                "mean_per_class_recall": 0.25,
+                "num_samples": 224,
+                "main_metric": 0.25,
+            },
         },
         {
             "key": "demo_retrieval",
             "dataset": "Demo retrieval",
-            "metrics": {"mean_recall@1": 0.1, "main_metric": 0.1},
+            "metrics": {"mean_recall@10": 0.1, "num_samples": 632, "main_metric": 0.1},
         },
     ]
     text = "".join(json.dumps(row) + "\n" for row in rows)
@@ -197,6 +202,10 @@ def write_eval(chain: Chain, *, comparable=True) -> Path:
         folder,
         {"type": "E", "out": "e"},
         outputs=["eval_results.jsonl"],
+        inputs={
+            f"eval_data/{task.key}": {CONTENT: task.digest}
+            for task in (DemoDrawings, DemoRetrieval)
+        },
         summary={
             "benchmark": "demo",
             "benchmark_version": 1,

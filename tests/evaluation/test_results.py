@@ -62,6 +62,14 @@ def test_a_part_of_a_benchmark_has_no_average(change, message):
         aggregate(rows, TASKS)
 
 
+def test_a_score_over_another_number_of_samples_is_refused():
+    task = make_task("sized", "other")
+    type(task).test_size = 7
+    rows = [result_line(task, {"acc1": 0.5, "num_samples": 6, "main_metric": 0.5})]
+    with pytest.raises(BadInputError, match="task sized: num_samples is 6, not 7"):
+        aggregate(rows, [task])
+
+
 def test_results_survive_the_disk_in_datacomps_format(tmp_path):
     path = tmp_path / "eval_results.jsonl"
     write_results(str(path), lines())
@@ -83,6 +91,9 @@ def test_results_survive_the_disk_in_datacomps_format(tmp_path):
         ('{"key": "a", "dataset": "b", "metrics": {"main_metric": NaN}}', "neither a finite"),
         ('{"key": "a", "dataset": "b", "metrics": {"main_metric": true}}', "neither a finite"),
         ("[" * 5000, "not JSON"),
+        ('{"key": "a", "dataset": "b", "metrics": {"main_metric": 1e999}}', "neither a finite"),
+        (f'{{"key": "a", "dataset": "b", "metrics": {{"main_metric": {"9" * 400}}}}}', "neither a"),
+        (f'{{"key": "a", "dataset": "b", "metrics": {{"main_metric": {"9" * 5000}}}}}', "not JSON"),
     ],
 )
 def test_bad_lines_are_named(tmp_path, text, message):

@@ -38,11 +38,13 @@ def test_a_bundle_goes_round_and_sha256sum_agrees(world, tmp_path, capsys):
     subprocess.run(["sha256sum", "-c", "--quiet", "MANIFEST"], cwd=tmp_path / "b", check=True)
     run_job(VerifyJob(bundle=str(tmp_path / "b"), out=str(tmp_path / "v")))
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 15
-    assert all(line.startswith("OK ") for line in lines)
+    assert len(lines) == 18
+    assert all(line.startswith("OK ") for line in lines[:16])
+    assert lines[16].split() == ["SKIP", "pool", "no", "--pool", "given"]
+    assert lines[17] == "17 checks: 16 OK, 1 SKIP (pool)"
 
 
-def test_a_raw_memmap_subset_and_a_writeup_file_are_taken(world, tmp_path, uids):
+def test_a_raw_memmap_subset_and_a_writeup_file_are_taken(world, tmp_path, uids, capsys):
     (tmp_path / "raw.npy").write_bytes(uids.tobytes())
     (tmp_path / "w.md").write_text("From a file.\n")
     run_job(
@@ -58,7 +60,14 @@ def test_a_raw_memmap_subset_and_a_writeup_file_are_taken(world, tmp_path, uids)
     data = json.loads((tmp_path / "b/submission.json").read_text())
     assert data["writeup"] == "From a file.\n"
     assert [w.split(":")[0] for w in data["warnings"]] == ["No filter run", "No reshard run"]
-    run_job(VerifyJob(bundle=str(tmp_path / "b")))
+    run_job(VerifyJob(bundle=str(tmp_path / "b"), out=str(tmp_path / "v")))
+    lines = capsys.readouterr().out.splitlines()
+    assert "WARN reshard    NOT TIED: no reshard run given" in "\n".join(lines)
+    assert lines[-1].startswith("17 checks: 14 OK, 2 WARN (filter, reshard), 1 SKIP (pool); ")
+    assert "NOT TIED" in lines[-1]
+    assert "NOT TIED" in (tmp_path / "v/report.html").read_text()
+    summary = json.loads((tmp_path / "v/DONE").read_text())["summary"]
+    assert (summary["warned"], summary["skipped"]) == (["filter", "reshard"], ["pool"])
 
 
 def test_byod_goes_without_a_subset(world, tmp_path):
@@ -72,9 +81,29 @@ def test_a_killed_start_leaves_nothing_behind(world, tmp_path):
     run_job(job)
     (tmp_path / "b/DONE").unlink()
     (tmp_path / "b/MANIFEST").unlink()
-    (tmp_path / "b/demo_scale/half.npy").write_bytes(b"1")
+    (tmp_path / "b/demo_scale/.samples.npy.0123456789ab.tmp").write_bytes(b"half")
     run_job(job)
     run_job(VerifyJob(bundle=str(tmp_path / "b")))
+
+
+@pytest.mark.parametrize("name", ["runs/a/DONE", "demo_scale/notes.txt", "lineage/mine", ".x"])
+def test_files_that_no_bundle_has_are_never_removed(world, tmp_path, name):
+    job = submit(world, tmp_path / "b")
+    run_job(job)
+    (tmp_path / "b/DONE").unlink()
+    (tmp_path / "b" / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "b" / name).write_bytes(b"1")
+    with pytest.raises(RunError, match=f"holds {name}, which is no file of a bundle"):
+        run_job(job)
+    assert (tmp_path / "b" / name).exists()
+    assert (tmp_path / "b/demo_scale/samples.npy").exists()
+
+
+def test_weights_changed_after_their_evaluation_are_not_packed(world, tmp_path):
+    (world.train / "checkpoints/epoch_1.pt").write_bytes(b"others!")
+    with pytest.raises(BadInputError, match="changed since it was evaluated"):
+        run_job(submit(world, tmp_path / "b", include_checkpoint=True))
+    assert not (tmp_path / "b/MANIFEST").exists()
 
 
 @pytest.mark.parametrize(
@@ -120,6 +149,14 @@ def secret(world):
     path.write_text(json.dumps({"command": ["--data", "s3://me:hunter2@bucket/x"]}))
 
 
+def signed(query):
+    def spoil(world):
+        path = world.train / "env.json"
+        path.write_text(json.dumps({"command": ["--data", f"https://host/x.tar?{query}"]}))
+
+    return spoil
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -141,6 +178,15 @@ def secret(world):
             "the reshard run did not read the subset",
         ),
         (secret, "lineage/train/env.json holds a URI with a password"),
+        (signed("X-Amz-Signature=0a"), "holds a signed URL .* 'X-Amz-' part"),
+        (signed("sv=2024&sig=0a%3D"), "holds a signed URL .* 'sig' part"),
+        (signed("a=1&access_token=0a"), "holds a signed URL .* 'token' part"),
+        (
+            lambda w: edit(
+                w.root / "evaluate/DONE", lambda d: d["inputs"].pop("eval_data/demo_drawings")
+            ),
+            "task demo_drawings was evaluated on another set than its own",
+        ),
     ],
 )
 def test_nothing_is_written_when_a_link_does_not_hold(world, tmp_path, spoil, message):
@@ -196,4 +242,4 @@ def test_a_bundle_lives_on_object_storage_too(world, bucket, capsys):
     run_job(submit(world, f"{bucket}/b", include_checkpoint=True))
     run_job(VerifyJob(bundle=f"{bucket}/b", out=f"{bucket}/v"))
     lines = capsys.readouterr().out.splitlines()
-    assert [line[:2] for line in lines] == ["OK"] * 15
+    assert [line[:2] for line in lines] == ["OK"] * 16 + ["SK", "17"]

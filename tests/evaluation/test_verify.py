@@ -9,8 +9,10 @@ import pytest
 from eval_world import sha
 from test_submission import edit, submit
 
+from gristmill.core.errors import BadInputError
 from gristmill.core.job import run_job
 from gristmill.evaluation.checks import CHECKS
+from gristmill.evaluation.evalset import CONTENT
 from gristmill.evaluation.received import Bundle
 from gristmill.evaluation.verify import VerifyError, VerifyJob, run_checks
 
@@ -295,7 +297,78 @@ CASES = {
     "hyper-parameters": (
         config("train", lambda d: d["config"]["scale"].update(learning_rate=0.5), fit=True),
         "scale",
-        "learning_rate: 0.001 -> 0.5",
+        "learning_rate is 0.5, but scale 'demo' fixes it at",
+        "",
+    ),
+    "an override allowed": (
+        config(
+            "train",
+            lambda d: (
+                d["config"]["scale"].update(learning_rate=0.5),
+                d["config"].update(allow_override=True),
+            ),
+            fit=True,
+        ),
+        "scale",
+        "depart from scale demo: learning_rate 0.5",
+        "",
+    ),
+    "too much seen": (
+        done("train", lambda d: d["summary"].update(samples_seen=32_768)),
+        "scale",
+        "the training saw 32,768 samples; scale demo has 16,640",
+        "",
+    ),
+    "no count seen": (
+        done("train", lambda d: d["summary"].update(samples_seen="many")),
+        "scale",
+        "'many'",
+        "",
+    ),
+    "another job": (
+        config("train", lambda d: d["config"].update(type="os:system"), fit=True),
+        "scale",
+        "is of 'os:system', not of clip train",
+        "",
+    ),
+    "other set": (
+        done("evaluate", lambda d: d["inputs"]["eval_data/demo_drawings"].update({CONTENT: HASH})),
+        "eval_data",
+        "task demo_drawings was evaluated on another set than its own",
+        "",
+    ),
+    "part of a set": (
+        results(lambda rows: rows[1]["metrics"].update(num_samples=9)),
+        "results",
+        "demo_retrieval: num_samples is 9, not 632",
+        "",
+    ),
+    "record scale": (record(lambda d: d.update(scale="xlarge")), "record", "scale 'xlarge'", ""),
+    "record comparable": (record(lambda d: d.pop("comparable")), "record", "comparable None", ""),
+    "meta left out": (
+        done("train", lambda d: d["inputs"]["shards"].update(meta_sha256="")),
+        "reshard",
+        "the train run read shards, which the reshard run here did not write",
+        "",
+    ),
+    "list for a hash": (
+        done("train", lambda d: d["inputs"]["shards"].update(listing_sha256=[])),
+        "reshard",
+        "a value is not what it must be (TypeError",
+        "",
+    ),
+    "benchmark a list": (submission(benchmark={"name": [], "version": 1}), "versions", "", ""),
+    "email a digit": (replaced(b'{"a": ' + b"9" * 5000 + b"}"), "schema", "is not JSON", "raw"),
+    "400 digits": (
+        done("train", lambda d: d["summary"].update(samples_seen=int("9" * 400))),
+        "scale",
+        "the training saw 9",
+        "",
+    ),
+    "400 digits score": (
+        results(lambda rows: rows[0]["metrics"].update(main_metric=int("9" * 400))),
+        "results",
+        "neither a finite number nor null",
         "",
     ),
     "comparable": (not_comparable, "scale", "says comparable True, the runs say False", ""),
@@ -331,7 +404,7 @@ def test_every_check_is_failed_by_some_case():
 def test_a_failure_is_reported_and_leaves_the_run_unfinished(made, tmp_path, capsys):
     submission(track="free")(made)
     rehash(made)
-    with pytest.raises(VerifyError, match="1 of 15 checks failed, the first: schema: track"):
+    with pytest.raises(VerifyError, match="1 of 17 checks failed, the first: schema: track"):
         run_job(VerifyJob(bundle=str(made), out=str(tmp_path / "v")))
     lines = capsys.readouterr().out.splitlines()
     assert lines[3].startswith("FAIL schema")
@@ -340,19 +413,29 @@ def test_a_failure_is_reported_and_leaves_the_run_unfinished(made, tmp_path, cap
     assert "free" in (tmp_path / "v/report.html").read_text()
 
 
-def test_a_non_comparable_run_is_accepted_as_such(tmp_path, uids, two_tasks):
+def test_a_non_comparable_run_is_accepted_as_such(tmp_path, uids):
     import eval_world
 
     chain = eval_world.write_chain(tmp_path / "r", "x", b"w", uids, comparable=False)
     eval_world.write_eval(chain, comparable=False)
     run_job(submit(chain, tmp_path / "b"))
     assert "Non-comparable" in (tmp_path / "b/submission.json").read_text()
+    record = json.loads((tmp_path / "b/demo_scale/main_metrics.json").read_text())
+    assert (record["scale"], record["comparable"]) == ("demo", False)
     assert all(v.status == "OK" for v in run_checks(Bundle(str(tmp_path / "b"))))
 
 
 def test_verifying_anew_never_returns_an_old_answer(made):
     one, two = VerifyJob(bundle=str(made)), VerifyJob(bundle=str(made))
     assert one.out != two.out
+
+
+@pytest.mark.parametrize("below", ["", "verdicts", ".."])
+def test_verdicts_stay_out_of_the_bundle(tmp_path, below):
+    (tmp_path / "a/b").mkdir(parents=True)
+    with pytest.raises(BadInputError, match="lie in one another"):
+        VerifyJob(bundle=str(tmp_path / "a/b"), out=str(tmp_path / "a/b" / below))
+    VerifyJob(bundle=str(tmp_path / "a/b"), out=str(tmp_path / "a/b2"))
 
 
 @pytest.mark.ray

@@ -67,7 +67,7 @@ def test_every_recipe_builds_and_shows_its_flags(group, verb, recipe, capsys):
         (["pool", "filter", "basic & nothing"], 1, "no filter named 'nothing'"),
         (["pool", "filter", "basic & clip_score(arch=b32"], 1, "closing bracket"),
         (["pool", "filter", "basic & clip_score(fraktion=1)"], 1, "fraktion"),
-        (["pool", "ingest", "zip"], 1, "no SOURCE 'zip'"),
+        (["pool", "ingest", "zip"], 2, "no SOURCE 'zip'"),
     ],
 )
 def test_a_wrong_word_is_answered_with_the_nearest(words, status, said, capsys):

@@ -2,12 +2,20 @@
 
 import json
 import pickle
+import time
 
 import pytest
 
 from gristmill.core import io
 from gristmill.core.errors import BadInputError, CorruptDataError
-from gristmill.models.clip import ClipSpec, check_arch, checkpoint_uri, load_clip, read_state
+from gristmill.models.clip import (
+    ClipSpec,
+    check_arch,
+    checkpoint_uri,
+    load_clip,
+    read_state,
+    tokenizer_of,
+)
 
 ARCH = "tiny-clip-for-models"
 CONFIG = {
@@ -116,3 +124,35 @@ def test_a_runs_folder_means_its_newest_checkpoint(tmp_path):
     assert checkpoint_uri(str(folder / "epoch_2.pt")).endswith("epoch_2.pt")
     with pytest.raises(BadInputError, match="neither a file nor a training run"):
         checkpoint_uri(str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "",
+        "a photo of a dog",
+        "it's <end_of_text> they'll !'s " * 100,
+        "漢字テスト、" * 400,
+        "日本" * 1200,
+        "1234567890" * 300,
+        "ha" * 1200,
+        "word " * 5000,
+        "&#97;&amp; ſ's " * 200,
+        "Antidisestablishmentarianism" * 60,
+    ],
+)
+def test_bounded_tokens_are_open_clips(caption):
+    import open_clip
+    import torch
+
+    for arch in ("ViT-B-32", ARCH):
+        theirs, ours = open_clip.get_tokenizer(arch), tokenizer_of(arch)
+        assert torch.equal(theirs([caption]), ours([caption]))
+
+
+@pytest.mark.parametrize("piece", ["a", "xq", "漢", "!", "&#97;"])
+def test_a_caption_of_a_megabyte_takes_no_time(piece):
+    tokenizer = load_clip(ClipSpec(arch=ARCH), device="cpu").tokenizer
+    started = time.monotonic()
+    assert tokenizer([piece * (1_000_000 // len(piece))]).shape == (1, 8)
+    assert time.monotonic() - started < 5

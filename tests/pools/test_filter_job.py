@@ -111,7 +111,7 @@ def test_report_shows_the_funnel_and_pictures_of_what_was_dropped(tmp_path):
     write_pool(tmp_path / "p", shards=2)
     run(str(tmp_path / "p"), Basic(), tmp_path / "o")
     page = (tmp_path / "o" / "report.html").read_text()
-    assert "Funnel" in page and "Dropped: language" in page and "data:image/jpeg;base64," in page
+    assert "Funnel" in page and "Dropped: language" in page and "data:image/webp;base64," in page
 
 
 def damage(path, *, keep=None):
@@ -179,3 +179,44 @@ def test_pool_and_run_on_object_storage(bucket, tmp_path):
     assert fs.cat(f"{bucket}/o/subset.npy") == local
     names = {n.rsplit("/", 1)[-1] for n in fs.ls(f"{bucket}/o")}
     assert names == {"config.json", "env.json", "DONE", "report.html", "stats.json", "subset.npy"}
+
+
+def test_two_jobs_in_one_session_never_share_a_worker(made, tmp_path):
+    """The second job has the same folder, so the same ledger, but another filter."""
+    pool, rows = made
+    job = FilterJob(pool=pool, filter=ClipScore(arch="b32", threshold=0.3), out=str(tmp_path / "o"))
+    run_job(job)
+    run_job(FilterJob(pool=pool, filter=NoFilter(), out=str(tmp_path / "o")), overwrite=True)
+    assert (tmp_path / "o" / "subset.npy").read_bytes() == reference.subset_bytes(
+        [r["uid"] for r in rows]
+    )
+
+
+def test_the_fraction_is_of_the_rows_that_can_be_read(tmp_path):
+    import pyarrow.parquet as pq
+
+    write_metadata(tmp_path, 6000, files=2, row_group=1000, nan=0, null=0, repeat=0)
+    damage(tmp_path / "metadata" / "0000.parquet")
+    _, stats = run(str(tmp_path), ClipScore(fraction=0.3), tmp_path / "s", skip_corrupt=True)
+    assert 0 < stats["lost"] <= 3000 and stats["lost"] % 1000 == 0
+    assert 0.3 * stats["rows"] < stats["kept"] < 0.36 * stats["rows"]
+    assert pq.read_metadata(tmp_path / "metadata" / "0001.parquet").num_rows == 3000
+
+
+def test_a_half_made_pool_is_refused(tmp_path):
+    write_pool(tmp_path / "p", shards=1)
+    (tmp_path / "p" / "config.json").write_text('{"hash": "x", "config": {}}')
+    with pytest.raises(BadInputError, match="is not finished"):
+        run(str(tmp_path / "p"), NoFilter(), tmp_path / "o")
+
+
+def test_the_pool_is_never_taken_for_an_output_folder(tmp_path):
+    write_pool(tmp_path / "p", shards=1)
+    with pytest.raises(RunError, match="is in use"):
+        run(str(tmp_path / "p"), NoFilter(), tmp_path / "p")
+
+
+def test_credentials_in_a_uri_are_refused(tmp_path):
+    for uri in ("https://u:hush@host/pool", "https://host/pool?sig=hush"):
+        with pytest.raises(BadInputError, match="password or signature"):
+            FilterJob(pool=uri, filter=NoFilter(), out=str(tmp_path))

@@ -59,6 +59,13 @@ def raw_samples():
         ("noise", {"jpg": b"not a picture at all", "txt": b"noise"}),
         ("cut", {"jpg": picture(25)[:300], "txt": b"cut short"}),
         ("bomb", {"png": bomb(), "txt": b"a bomb"}),
+        ("thin", {"png": picture(27, size=(4000, 2), kind="PNG"), "txt": b"a thread"}),
+        (
+            "eps",
+            {"jpg": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "txt": b"postscript"},
+        ),
+        ("deep", {"jpg": picture(28), "txt": b"t", "json": b"[" * 200_000}),
+        ("halfpair", {"jpg": picture(29), "txt": b"t", "json": b'{"url": "\\ud800"}'}),
         ("badjson", {"jpg": picture(26), "txt": b"t", "json": b"[1, 2]"}),
     ]
 
@@ -69,9 +76,10 @@ DROPPED = {
     "caption over 65536 bytes": 1,
     "caption is not UTF-8": 1,
     "image has no bytes": 1,
-    "image cannot be decoded": 2,
-    "image over the size bounds": 1,
-    "json is not an object": 1,
+    "image cannot be decoded": 3,
+    "image over the size bounds": 2,
+    "json is not an object": 2,
+    "url is not text": 1,
 }
 
 

@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from made_up import folder_bytes, tar_members, uid, write_pool
+from made_up import folder_bytes, tar_members, uid, write_pool, write_tar
 
 from gristmill.core.errors import BadInputError, CorruptDataError
 from gristmill.core.job import run_job
@@ -188,7 +188,7 @@ def test_a_uid_without_known_faces_is_never_written_unblurred(tmp_path):
     file = tmp_path / "p" / "metadata" / "00000000.parquet"
     pq.write_table(pq.read_table(file).slice(1), file)
     subset = save(tmp_path / "s.npy", [r["uid"] for r in rows])
-    with pytest.raises(BadInputError, match="not in the pool's metadata"):
+    with pytest.raises(BadInputError, match="have no face_bboxes"):
         run_job(
             ReshardJob(
                 pool=str(tmp_path / "p"), subset=subset, out=str(tmp_path / "o"), blur_faces=True
@@ -211,3 +211,43 @@ def test_on_object_storage(made, bucket, tmp_path):
     want = folder_bytes(tmp_path / "o" / "shards")
     got = {n.rsplit("/", 1)[-1]: fs.cat(n) for n in fs.ls(f"{bucket}/o/shards")}
     assert got == want
+
+
+def test_a_uid_in_two_samples_is_written_as_often_as_it_is_listed(tmp_path):
+    """DataComp's resharder writes it from each sample that bears it, with clashing keys."""
+    rows = write_pool(tmp_path / "p", shards=2, per_shard=4)
+    shards = tmp_path / "p" / "shards"
+    (shards / "00000002.tar").write_bytes((shards / "00000000.tar").read_bytes())
+    members = tar_members(shards / "00000001.tar")
+    write_tar(shards / "00000001.tar", members + [(f"again{n[9:]}", d) for n, d in members[:3]])
+    subset = save(tmp_path / "s.npy", [r["uid"] for r in rows] + [rows[0]["uid"]])
+    done = run_job(
+        ReshardJob(pool=str(tmp_path / "p"), subset=subset, out=str(tmp_path / "o"))
+    ).done()
+    first = [f"{rows[0]['uid']}-0.jpg", f"{rows[0]['uid']}-1.jpg"]
+    assert keys_of(tmp_path / "o") == first + [f"{r['uid']}-0.jpg" for r in rows[1:]]
+    assert done["summary"]["dropped"] == {"uid already in an earlier sample": 5}
+    assert done["summary"]["not_in_shards"] == 0
+
+
+@pytest.mark.parametrize(
+    "value", [None, [[10, 10, 40, 40]], [[0.5, 0.1, 0.2, 0.4]], [[0.1, 0.2]], "[[["]
+)
+def test_faces_that_are_unknown_or_no_boxes_stop_the_job(tmp_path, value):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = write_pool(tmp_path / "p", shards=1, per_shard=3, faces=True)
+    values = [[], json.dumps(value) if isinstance(value, str) else value, []]
+    if isinstance(value, str):
+        values = ["[]", value, "[]"]
+    for row, boxes in zip(rows, values, strict=True):
+        row["face_bboxes"] = boxes
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "p" / "metadata" / "00000000.parquet")
+    subset = save(tmp_path / "s.npy", [r["uid"] for r in rows])
+    with pytest.raises(BadInputError, match=r"face_bboxes"):
+        run_job(
+            ReshardJob(
+                pool=str(tmp_path / "p"), subset=subset, out=str(tmp_path / "o"), blur_faces=True
+            )
+        )

@@ -1,9 +1,10 @@
+import dataclasses
 import json
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from made_up import folder_bytes, picture, write_metadata, write_pool, write_tar
+from made_up import folder_bytes, picture, tar_members, write_metadata, write_pool, write_tar
 
 from gristmill.core.errors import BadInputError, CorruptDataError
 from gristmill.core.job import run_job
@@ -114,8 +115,11 @@ def test_metadata_cut_otherwise_is_rebuilt_from_the_samples(scored, weights, tmp
     rows = write_pool(tmp_path / "p", shards=2, per_shard=6)
     files = sorted((tmp_path / "p" / "metadata").iterdir())
     files[1].write_bytes(files[0].read_bytes())  # another shard's rows under this shard's stem
+    job = ScoreJob(pool=str(tmp_path / "p"), arch=ARCH, weights=weights, out=str(tmp_path / "s"))
+    with pytest.raises(BadInputError, match="--rebuild-metadata"):
+        run_job(job)
     run = run_job(
-        ScoreJob(pool=str(tmp_path / "p"), arch=ARCH, weights=weights, out=str(tmp_path / "s"))
+        dataclasses.replace(job, rebuild_metadata=True, out=str(tmp_path / "s")), overwrite=True
     )
     assert run.done()["summary"]["rows_from_sample_json"] == 6
     table = metadata(tmp_path / "s")
@@ -138,20 +142,16 @@ def test_workers_and_batches_change_no_byte(scored, weights, tmp_path):
 
 
 def test_pictures_that_cannot_be_read_get_no_score_and_are_counted(weights, tmp_path):
-    write_pool(tmp_path / "p", shards=1, per_shard=2)
-    uid = json.dumps({"uid": "ab" * 16}).encode()
-    write_tar(
-        tmp_path / "p" / "shards" / "x.tar", [("a.jpg", b"noise"), ("a.txt", b"t"), ("a.json", uid)]
-    )
-    run = run_job(
-        ScoreJob(pool=str(tmp_path / "p"), arch=ARCH, weights=weights, out=str(tmp_path / "s"))
-    )
-    assert run.done()["summary"]["unscored"] == 1
+    rows = write_pool(tmp_path / "p", shards=1, per_shard=3)
+    shard = tmp_path / "p" / "shards" / "00000000.tar"
+    members = tar_members(shard)
+    write_tar(shard, [(n, b"noise" if n.endswith("1.jpg") else d) for n, d in members])
+    out = str(tmp_path / "s")
+    run = run_job(ScoreJob(pool=str(tmp_path / "p"), arch=ARCH, weights=weights, out=out))
+    assert run.done()["summary"]["unscored"] == 1 and run.done()["summary"]["rows"] == len(rows)
     write_tar(tmp_path / "p" / "shards" / "y.tar", [("a.jpg", picture(1)), ("a.txt", b"t")])
     with pytest.raises(CorruptDataError, match=r"y\.tar: sample a has no uid"):
-        run_job(
-            ScoreJob(pool=str(tmp_path / "p"), arch=ARCH, weights=weights, out=str(tmp_path / "s2"))
-        )
+        run_job(ScoreJob(pool=str(tmp_path / "p"), arch=ARCH, weights=weights, out=out + "2"))
 
 
 @pytest.mark.parametrize(
@@ -214,4 +214,4 @@ def test_inspect_counts_broken_uids_and_row_groups(tmp_path):
     assert stats["broken_uid"] == 1 and stats["broken_sha256"] == 1 and stats["size_broken"] == 1
     assert stats["rows_in_corrupt_row_groups"] == 30
     page = (tmp_path / "i" / "report.html").read_text()
-    assert "row groups that cannot be read" in page and "data:image/jpeg" in page
+    assert "row groups that cannot be read" in page and "data:image/webp" in page

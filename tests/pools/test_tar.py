@@ -89,3 +89,12 @@ def test_names_that_would_leave_the_folder_are_refused(tmp_path, name):
 def test_pictures_survive(tmp_path):
     write_tar(tmp_path / "x.tar", [("a.jpg", picture(1)), ("a.txt", b"t")])
     assert dict(read(tmp_path / "x.tar"))["a.jpg"] == picture(1)
+
+
+def test_a_zeroed_header_is_not_the_end(tmp_path):
+    write_tar(tmp_path / "x.tar", [("a.jpg", b"x" * 700), ("a.txt", b"y"), ("b.txt", b"z")])
+    data = bytearray((tmp_path / "x.tar").read_bytes())
+    data[1536:2048] = bytes(512)
+    (tmp_path / "x.tar").write_bytes(data)
+    with pytest.raises(CorruptDataError, match="zeros where a header should be"):
+        read(tmp_path / "x.tar")

@@ -53,6 +53,7 @@ def train_here(model_folder, tmp_path):
         checkpoints=None,
         stop_after=None,
         data_weights="",
+        seed=0,
         **scale_fields,
     ):
         fields = {
@@ -76,7 +77,7 @@ def train_here(model_folder, tmp_path):
         )
         spec = TrainSpec(
             scale=scale,
-            seed=0,
+            seed=seed,
             precision="fp32",
             accum_freq=accum,
             grad_clip_norm=clip,
@@ -87,6 +88,7 @@ def train_here(model_folder, tmp_path):
                 micro_batch_size=steps.micro_batch_size,
                 loader_batches=steps.loader_batches,
                 loader_workers=loader_workers,
+                seed=seed,
             ),
             data_name=str(data),
             checkpoints=str(checkpoints or tmp_path / "checkpoints"),

@@ -1,6 +1,7 @@
 """The job: what it refuses, plans and resolves, before anything starts."""
 
 import dataclasses
+import hashlib
 import json
 import subprocess
 import sys
@@ -14,8 +15,10 @@ from gristmill.core.errors import BadInputError
 from gristmill.core.job import run_job
 from gristmill.execution.session import Execution
 from gristmill.recipes import train_clip
+from gristmill.training.preflight import check_members, spread
+from gristmill.training.rules import DATACOMPS, Rounding, departures
 from gristmill.training.scales import SCALES, overrides
-from gristmill.training.shards import check_members, resolve
+from gristmill.training.shards import resolve
 from gristmill.training.steps import count_steps
 
 RECIPES = ["demo", "debug", "small", "medium", "large", "xlarge"]
@@ -63,6 +66,60 @@ def test_an_allowed_change_is_marked(shards, tmp_path):
     assert not job.comparable
     assert "non-comparable: warmup 10 instead of 500" in job.plan().text()
     assert from_dict(json.loads(json.dumps(to_dict(job)))) == job
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_default_flags_keep_every_scale_comparable(name):
+    scale = SCALES[name]
+    rules = {"precision": "auto", "grad_clip_norm": None}
+    assert departures(scale, rounding=DATACOMPS, **rules) == []
+    exact = Rounding(accum_freq=1, num_checkpoints=2, loader_workers=1)
+    assert departures(scale, rounding=exact, **rules) == []
+
+
+def test_checkpoints_that_round_the_samples_up_are_refused_with_the_figures(shards, tmp_path):
+    with pytest.raises(BadInputError, match=r"163,840,000 .*checkpoints 10000.* at 12,800,000"):
+        job_for(shards, tmp_path, num_checkpoints=10_000)
+    job = job_for(shards, tmp_path, num_checkpoints=10_000, allow_override=True)
+    assert not job.comparable
+    assert "samples seen 163,840,000" in job.why_not_comparable()
+    assert "instead of 12,800,000" in job.plan().text()
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"seed": 7}, ""),
+        ({"num_checkpoints": 1}, ""),
+        ({"accum_freq": 4}, ""),
+        ({"loader_workers": 0}, ""),
+        ({"precision": "amp"}, ""),
+        ({"precision": "amp_bf16"}, ""),
+        ({"precision": "fp32"}, ""),
+        ({"precision": "bf16"}, "precision 'bf16' instead of 'amp'"),
+        ({"precision": "fp16"}, "precision 'fp16' instead of 'amp'"),
+        ({"grad_clip_norm": 1.0}, "grad_clip_norm 1.0 instead of None"),
+    ],
+)
+def test_which_settings_leave_a_run_comparable(shards, tmp_path, fields, why):
+    if why:
+        with pytest.raises(BadInputError, match="--allow-override"):
+            job_for(shards, tmp_path, **fields)
+    job = job_for(shards, tmp_path, allow_override=bool(why), **fields)
+    assert (job.comparable, job.why_not_comparable()) == (not why, why)
+
+
+def test_no_steps_between_checkpoints_is_refused(shards, tmp_path):
+    for allow in (False, True):
+        with pytest.raises(BadInputError, match="32 micro-batches, fewer than the 64 of a step"):
+            job_for(
+                shards,
+                tmp_path,
+                recipe="demo",
+                num_checkpoints=500,
+                accum_freq=64,
+                allow_override=allow,
+            )
 
 
 def test_plan_says_steps_cost_and_warnings(shards, tmp_path):
@@ -161,6 +218,78 @@ def test_preflight_sees_that_there_are_no_pairs(tmp_path, members):
     write_tar(tmp_path / "0.tar", members)
     with pytest.raises(BadInputError, match="no sample in .* has both caption and image"):
         check_members(resolve(str(tmp_path)))
+
+
+def finished_reshard(folder, *, count=3):
+    """A run as the resharder leaves it; the folder of its shards."""
+    made = write_shards(folder / "shards", count=count)
+    facts = {"output_shard_count": count, "output_shard_format": "{:08d}.tar"}
+    (made / "meta.json").write_text(json.dumps(facts))
+    outputs = {
+        f"shards/{path.name}": {"sha256": "x", "bytes": path.stat().st_size}
+        for path in made.iterdir()
+    }
+    (folder / "config.json").write_text(json.dumps({"hash": "h", "config": {}}))
+    (folder / "DONE").write_text(json.dumps({"outputs": outputs}))
+    return made
+
+
+def test_every_spelling_of_a_folder_has_one_identity_with_its_runs_manifest(tmp_path):
+    made = finished_reshard(tmp_path / "run")
+    spellings = [made, made / "{00000000..00000002}.tar", tmp_path / "run", tmp_path]
+    first, *others = (resolve(str(spelling))[0].identity() for spelling in spellings)
+    assert all(other == first for other in others)
+    assert first["pinned_by"] == "reshard manifest"
+    manifest = (tmp_path / "run" / "DONE").read_bytes()
+    assert first["reshard_manifest_sha256"] == hashlib.sha256(manifest).hexdigest()
+    assert resolve(str(made / "{00000000..00000001}.tar"))[0].identity() != first
+
+
+def test_other_folders_say_that_only_names_and_sizes_pin_them(shards):
+    identity = resolve(str(shards))[0].identity()
+    assert identity["pinned_by"] == "names and sizes"
+    assert identity["reshard_manifest_sha256"] == ""
+
+
+def test_a_shard_unlike_its_runs_manifest_is_refused(tmp_path):
+    made = finished_reshard(tmp_path / "run")
+    write_tar(made / "00000001.tar", {"a.txt": b"x" * 50_000})
+    with pytest.raises(BadInputError, match=r"00000001.tar has [\d,]+ bytes, its run's DONE says"):
+        resolve(str(made))
+
+
+def test_an_unfinished_reshard_is_refused_from_above_and_from_inside(tmp_path):
+    made = finished_reshard(tmp_path / "runs" / "one")
+    finished_reshard(tmp_path / "runs" / "two")
+    (tmp_path / "runs" / "one" / "DONE").unlink()
+    inside = ["", "00000000.tar", "{00000000..00000001}.tar"]
+    for data in [tmp_path / "runs", tmp_path / "runs" / "one", *(made / name for name in inside)]:
+        with pytest.raises(BadInputError, match=r"runs/one is an unfinished run"):
+            resolve(str(data))
+    assert resolve(str(tmp_path / "runs" / "two" / "shards"))
+
+
+def test_a_config_of_another_program_is_no_unfinished_run(tmp_path):
+    folder = write_shards(tmp_path / "a", count=1)
+    (folder / "config.json").write_text('{"model_type": "clip"}')
+    assert resolve(str(folder))
+
+
+def test_preflight_looks_at_shards_spread_over_the_list(tmp_path, caplog):
+    for i in range(9):
+        good = {"a.jpg": picture_bytes(), "a.txt": b"t"}
+        write_tar(tmp_path / f"{i}.tar", good if i == 8 else {"a.jpg": picture_bytes()})
+    [source] = resolve(str(tmp_path))
+    assert [shard.uri[-5] for shard in spread(source.shards)] == ["0", "2", "4", "6", "8"]
+    check_members([source])
+    assert not caplog.records
+
+
+def test_preflight_only_warns_of_what_it_cannot_know(tmp_path, caplog):
+    late = {f"{i:03}.jpg": b"j" for i in range(100)} | {"z.jpg": b"j", "z.txt": b"t"}
+    write_tar(tmp_path / "0.tar", late)
+    check_members(resolve(str(tmp_path)))
+    assert "no caption and image of one key" in caplog.text
 
 
 def test_no_captions_end_the_job_before_ray_starts(tmp_path):

@@ -1,6 +1,9 @@
 """The loop without Ray: resume, checkpoints, drops, divergence."""
 
+import contextlib
+import errno
 import io
+import time
 
 import pytest
 from PIL import Image
@@ -35,10 +38,59 @@ def test_a_resumed_training_goes_on_as_the_undisturbed_one(
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_epochs_see_different_samples_in_a_different_order(train_here, losses, shards):
-    values = losses(train_here(shards, samples=160, epochs=2, learning_rate=1e-12))
-    assert len(values) == 10
-    assert len(set(values.values())) == 10
+@pytest.fixture
+def captions_of(shards):
+    """The captions that the loader yields, in order: one list an epoch."""
+    import torch
+    from open_clip_train.data import SharedEpoch
+
+    from gristmill.training.clip import random_seed
+    from gristmill.training.data import StreamSpec, make_loader
+    from gristmill.training.shards import resolve
+
+    def read(*, epochs=1, seed=0, loader_workers=0):
+        spec = StreamSpec(
+            shards=tuple(shard.uri for shard in resolve(str(shards))[0].shards),
+            weights=None,
+            micro_batch_size=10,
+            loader_batches=8 // max(1, loader_workers),
+            loader_workers=loader_workers,
+            seed=seed,
+        )
+        epoch = SharedEpoch(0)
+        random_seed(seed, 0)
+        loader = make_loader(
+            spec,
+            transform=lambda _: torch.zeros(1),
+            tokenizer=lambda text: [text],
+            epoch=epoch,
+            drops=drops.Drops("here", len(spec.shards)),
+        )
+        found = []
+        for number in range(epochs):
+            epoch.set_value(number)
+            found.append([text for _, texts in loader for text in texts])
+        return found
+
+    return read
+
+
+@pytest.mark.parametrize("loader_workers", [0, 2])
+def test_epochs_see_different_samples_in_a_different_order(captions_of, loader_workers):
+    first, second = captions_of(epochs=2, loader_workers=loader_workers)
+    assert len(first) == len(second) == 80
+    assert sorted(first) != sorted(second)
+    common = set(first) & set(second)
+    assert len(common) > 10
+    once = [[t for t in dict.fromkeys(epoch) if t in common] for epoch in (first, second)]
+    assert once[0] != once[1]
+
+
+@pytest.mark.parametrize("loader_workers", [0, 2])
+def test_the_seed_chooses_the_samples(captions_of, loader_workers):
+    zero, one = (captions_of(seed=seed, loader_workers=loader_workers) for seed in (0, 1))
+    assert captions_of(seed=0, loader_workers=loader_workers) == zero
+    assert sorted(zero[0]) != sorted(one[0])
 
 
 def test_gradient_checkpointing_leaves_the_losses_alone(train_here, losses, shards, tmp_path):
@@ -95,6 +147,41 @@ def test_records_say_rate_and_time_left(train_here, shards):
 def test_a_loss_that_is_no_number_ends_it_and_names_the_step(train_here, shards):
     with pytest.raises(BadInputError, match=r"loss is nan at step \d+.*learning rate"):
         train_here(shards, samples=320, learning_rate=1e30, warmup=1)
+
+
+def test_a_full_disk_comes_out_of_torch_as_such(tmp_path, monkeypatch):
+    class Full(io.BytesIO):
+        def write(self, data):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    @contextlib.contextmanager
+    def full(_uri):
+        yield Full()
+
+    monkeypatch.setattr(checkpoint.io, "open_write", full)
+    import torch
+
+    with pytest.raises(OSError, match="No space left") as caught:
+        checkpoint.save(str(tmp_path), 1, {"state_dict": {"a": torch.zeros(10)}}, keep=0)
+    assert caught.value.errno == errno.ENOSPC
+
+
+@pytest.mark.parametrize("loader_workers", [0, 1])
+def test_captions_without_end_are_counted_and_cost_no_time(train_here, tmp_path, loader_workers):
+    folder = write_shards(tmp_path / "long", count=2)
+    long = {
+        "a.jpg": picture_bytes(),
+        "a.txt": b"a" * (1 << 20),
+        "b.jpg": picture_bytes(),
+        "b.txt": b"b" * 60_000,
+    }
+    write_tar(folder / "00000002.tar", long)
+    started = time.monotonic()
+    records = train_here(folder, samples=320, loader_workers=loader_workers)
+    assert time.monotonic() - started < 30
+    epoch = next(r for r in records if r["kind"] == "epoch")
+    assert epoch["dropped"]["bad_caption"] > 0
+    assert sum(epoch["dropped"].values()) == epoch["dropped"]["bad_caption"]
 
 
 def bomb():

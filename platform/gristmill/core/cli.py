@@ -101,7 +101,8 @@ def guarded(action: Callable[[], int]) -> int:
                 file=sys.stderr,
             )
             return 1
-        raise
+        print(f"error: {error.__class__.__name__}: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("stopped; the same command resumes", file=sys.stderr)
         return 130

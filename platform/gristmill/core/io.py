@@ -90,17 +90,28 @@ def size_bytes(uri: str) -> int:
     return int(fs.size(path))
 
 
-def list_files(uri: str, suffix: str = "", *, recursive: bool = False) -> list[str]:
-    """Files in a folder whose names end in `suffix`, as URIs, sorted; empty if no folder."""
+def list_files(
+    uri: str, suffix: str = "", *, recursive: bool = False, hidden: bool = False
+) -> list[str]:
+    """Files in a folder whose names end in `suffix`, as URIs, sorted; empty if no folder.
+
+    Links to files count as files. Names with a leading dot are left out unless `hidden`.
+    """
     fs, path = filesystem(uri)
     fs.invalidate_cache(path)
     if not fs.isdir(path):
         return []
     found = fs.find(path) if recursive else fs.ls(path, detail=True)
-    names = found if recursive else [e["name"] for e in found if e["type"] == "file"]
+    names = found if recursive else [e["name"] for e in found if _is_file(e, uri)]
     base = path.rstrip("/")
     relative = sorted(str(n)[len(base) :].lstrip("/") for n in names if str(n).endswith(suffix))
-    return [posixpath.join(uri.rstrip("/"), r) for r in relative if not _is_aside(r)]
+    return [posixpath.join(uri.rstrip("/"), r) for r in relative if hidden or not _is_aside(r)]
+
+
+def _is_file(entry: dict[str, Any], uri: str) -> bool:
+    if entry["type"] in ("file", "directory"):
+        return bool(entry["type"] == "file")
+    return is_local(uri) and os.path.isfile(entry["name"])
 
 
 def _is_aside(name: str) -> bool:
@@ -197,6 +208,30 @@ def remove(uri: str) -> None:
     fs, path = filesystem(uri)
     with contextlib.suppress(FileNotFoundError):
         fs.rm(path, recursive=True)
+
+
+def sweep_asides(uri: str) -> None:
+    """Remove what killed writers left under temporary names in a local folder."""
+    if is_local(uri):
+        for name in list_files(uri, ".tmp", recursive=True, hidden=True):
+            if _is_aside(name):
+                remove(name)
+
+
+def remove_empty_folders(uri: str) -> None:
+    """Remove the empty folders below a local folder; object stores have none."""
+    if is_local(uri):
+        for folder, _, _ in os.walk(local_path(uri), topdown=False):
+            if folder != local_path(uri):
+                with contextlib.suppress(OSError):
+                    os.rmdir(folder)
+
+
+def has_credentials(uri: str) -> bool:
+    """Whether a URI carries a user's password or a signature, which must not be stored."""
+    return bool(
+        re.search(r"://[^/@]*:[^/@]*@|[?&][^=&]*(sig|token|secret|key|amz)[^=&]*=", uri, re.I)
+    )
 
 
 def sha256(uri: str) -> str:

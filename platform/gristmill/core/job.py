@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from gristmill.core.errors import BadInputError
-from gristmill.core.io import absolute
+from gristmill.core.io import absolute, has_credentials
 from gristmill.core.plan import Plan
 from gristmill.core.run import Run
 
@@ -19,12 +19,24 @@ class Job(ABC):
 
     always_anew: ClassVar[bool] = False
     """Whether an earlier result is never reused: true of checks, whose subject may have changed."""
+    uri_fields: ClassVar[tuple[str, ...]] = ()
+    """Fields that name a file or folder to read; made absolute, so that the same words in another
+    folder are another job."""
     out: str
     """Folder (any fsspec URI) that receives the results; the same command again resumes there."""
 
     def __post_init__(self) -> None:
         if isinstance(self.out, str) and not self.out:
             raise BadInputError("the output folder is empty; give --out a path or URI")
+        for name in (*self.uri_fields, "out"):
+            value = getattr(self, name)
+            if isinstance(value, str) and value:
+                if has_credentials(value):
+                    raise BadInputError(
+                        f"{name} carries a password or signature, which would be stored with the "
+                        "run; give credentials through the environment or the machine's role"
+                    )
+                object.__setattr__(self, name, absolute(value))
 
     @abstractmethod
     def plan(self) -> Plan:

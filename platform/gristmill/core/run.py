@@ -11,11 +11,13 @@ import json
 import logging
 import os
 import platform as host
+import secrets
 import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any
 
 from gristmill.core import io
@@ -33,6 +35,7 @@ LOCK = ".lock"
 SCRATCH = ".work"
 """Folder of slice markers and parts, removed when the run is done."""
 LEASE_SECONDS = 60.0
+CHECKS_AT_ONCE = 16
 PACKAGES = ("gristmill", "ray", "torch", "open_clip_torch", "pyarrow", "numpy", "webdataset")
 logger = logging.getLogger(__name__)
 
@@ -88,7 +91,10 @@ class Run:
                 f"{io.redact(self.uri)} holds another job's run ({changed}); "
                 "choose another --out, or add --overwrite to replace it"
             )
-        return self.done() is not None
+        done = self.done() is not None
+        if done and io.exists(self.scratch()):  # a kill came between DONE and the sweep
+            io.remove(self.scratch())
+        return done
 
     def _refuse_foreign_files(self) -> None:
         name = next(iter(io.list_files(self.uri, recursive=True)), "")
@@ -100,13 +106,26 @@ class Run:
             )
 
     def clear(self) -> None:
-        """Remove a run's folder; refuses a folder that is not a run."""
-        if io.exists(self.path(CONFIG)):
-            with self._lock():
-                pass
-            io.remove(self.uri)
-        else:
+        """Remove a run's results; refuses a folder that is not a run.
+
+        `DONE` goes first and `config.json` last, so that a kill in between leaves an unfinished
+        run of the same job, never one that looks done.
+        """
+        if not io.exists(self.path(CONFIG)):
             self._refuse_foreign_files()
+            return
+        kind = str((self.config().get("config") or {}).get("type", ""))
+        if "hash" not in self.config() or ":" not in kind:
+            raise RunError(
+                f"{io.redact(self.uri)} holds a {CONFIG} that is not a run's; it is left alone"
+            )
+        with self._lock():
+            io.remove(self.path(DONE))
+            for uri in io.list_files(self.uri, recursive=True, hidden=True):
+                if uri not in (self.path(CONFIG), self.path(LOCK)):
+                    io.remove(uri)
+            io.remove(self.path(CONFIG))
+            io.remove_empty_folders(self.uri)
 
     # -- writing -------------------------------------------------------------------------------
 
@@ -117,6 +136,7 @@ class Run:
             if not io.exists(self.path(CONFIG)):
                 io.write_json(self.path(CONFIG), {"hash": config_hash(job), "config": to_dict(job)})
             io.write_json(self.path(ENV), environment())
+            io.sweep_asides(self.uri)
             self._metrics = self._earlier_metrics()
             self._started = time.time()
             try:
@@ -180,6 +200,23 @@ class Run:
             "bytes": num_bytes if num_bytes >= 0 else io.size_bytes(uri),
         }
 
+    def _check_outputs(self) -> None:
+        """Every output is where it should be, as workers on other machines may have written it.
+
+        Raises:
+            RunError: One is missing or of another size.
+        """
+        names = list(self._outputs)
+        with ThreadPoolExecutor(CHECKS_AT_ONCE) as threads:
+            sizes = list(threads.map(_size_or_none, [self.path(name) for name in names]))
+        for name, size in zip(names, sizes, strict=True):
+            if size != self._outputs[name]["bytes"]:
+                want = self._outputs[name]["bytes"]
+                raise RunError(
+                    f"{io.redact(self.path(name))} should have {want} bytes and has {size}; "
+                    "on several machines --out must be storage that all share"
+                )
+
     def set_summary(self, **values: Any) -> None:
         """Figures that belong in the manifest: rows kept, samples seen, scores."""
         self._summary.update(values)
@@ -190,6 +227,7 @@ class Run:
         for name in (REPORT,):
             if io.exists(self.path(name)):
                 self.add_output(name)
+        self._check_outputs()
         manifest = {
             "config_hash": self.config()["hash"],
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -200,6 +238,13 @@ class Run:
         }
         io.write_json(self.path(DONE), manifest)
         io.remove(self.scratch())
+
+
+def _size_or_none(uri: str) -> int | None:
+    try:
+        return io.size_bytes(uri)
+    except FileNotFoundError:
+        return None
 
 
 def _differences(stored: dict[str, Any], job: Any) -> list[str]:
@@ -262,20 +307,27 @@ def _lease(uri: str, run_uri: str) -> Iterator[None]:
     compare-and-swap, so this guards against mistakes, not against a race.
     """
     me = f"process {os.getpid()} on {socket.gethostname()}"
+    token = secrets.token_hex(8)
     if io.exists(uri):
         lease = io.read_json(uri)
-        ours = lease["holder"].endswith(f" on {socket.gethostname()}")
-        alive = _alive(lease["holder"]) if ours else time.time() < lease["until"]
-        if alive and lease["holder"] != me:
+        dead = lease["holder"].endswith(f" on {socket.gethostname()}") and not _alive(lease)
+        if time.time() < lease["until"] and not dead:
             raise _in_use(run_uri, lease["holder"])
     stop = threading.Event()
 
     def renew() -> None:
-        io.write_json(uri, {"holder": me, "until": time.time() + LEASE_SECONDS})
+        until = time.time() + LEASE_SECONDS
+        io.write_json(uri, {"holder": me, "token": token, "until": until})
+
+    def still_ours() -> bool:
+        return io.exists(uri) and io.read_json(uri).get("token") == token
 
     def keep() -> None:
         while not stop.wait(LEASE_SECONDS / 3):
             try:
+                if not still_ours():
+                    logger.error("the lease of %s was taken over", io.redact(run_uri))
+                    return
                 renew()
             except Exception:
                 logger.warning("could not renew the lease of %s", io.redact(run_uri), exc_info=True)
@@ -288,9 +340,10 @@ def _lease(uri: str, run_uri: str) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-        io.remove(uri)
+        if still_ours():
+            io.remove(uri)
 
 
-def _alive(holder: str) -> bool:
-    pid = int(holder.split()[1])
+def _alive(lease: dict[str, Any]) -> bool:
+    pid = int(lease["holder"].split()[1])
     return os.path.exists(f"/proc/{pid}") if os.path.isdir("/proc") else True

@@ -18,8 +18,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from gristmill.core import io
-from gristmill.core.errors import BadInputError, CorruptDataError
+from gristmill.core.errors import BadInputError, CorruptDataError, RunError
 from gristmill.core.run import CONFIG, DONE, ENV, LOCK, METRICS, REPORT
+from gristmill.evaluation.results import RESULTS
 
 SCHEMA_VERSION = 1
 MANIFEST, SUBMISSION = "MANIFEST", "submission.json"
@@ -30,6 +31,13 @@ VERBS = ("filter", "reshard", "train", "evaluate")
 OWN_RUN_FILES = frozenset({CONFIG, ENV, METRICS, REPORT, DONE, LOCK})
 MAX_JSON_BYTES = 64 << 20
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*")
+_OWN_NAME = re.compile(
+    rf"({SUBMISSION}|{MANIFEST}"
+    rf"|[a-z0-9_-]+_scale/({RESULTS}|{SAMPLES}|{RECORD}|{CHECKPOINT})"
+    rf"|{LINEAGE}/({'|'.join(VERBS)})/({'|'.join(LINEAGE_FILES)}))"
+)
+_ASIDE = re.compile(r"(.*/|)\.([^/]+)\.[0-9a-f]{12}\.tmp")
+"""A half-written file, as `io.open_write` names it."""
 _MANIFEST_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
@@ -85,7 +93,7 @@ def load_object(uri: str) -> dict[str, Any]:
     """
     try:
         value = json.loads(_bounded(uri))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: also a number too long
         raise CorruptDataError(f"{io.redact(uri)} is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise CorruptDataError(f"{io.redact(uri)} is not a JSON object")
@@ -105,6 +113,29 @@ def files_of(folder: str) -> set[str]:
     base = path.rstrip("/")
     found = {str(name)[len(base) :].lstrip("/") for name in fs.find(path)}
     return found - OWN_RUN_FILES
+
+
+def clear_stale(folder: str) -> None:
+    """Remove what an earlier start of a submission left, and nothing else.
+
+    Raises:
+        RunError: The folder holds a file that no bundle has; nothing is removed then.
+    """
+    names = sorted(files_of(folder))
+    foreign = [name for name in names if not _is_own(name)]
+    if foreign:
+        raise RunError(
+            f"{io.redact(folder)} holds {foreign[0]}, which is no file of a bundle; "
+            "move it away or choose an empty --out"
+        )
+    for name in names:
+        io.remove(io.join(folder, name))
+
+
+def _is_own(name: str) -> bool:
+    aside = _ASIDE.fullmatch(name)
+    whole = aside.group(1) + aside.group(2) if aside else name
+    return bool(_OWN_NAME.fullmatch(whole)) or whole in OWN_RUN_FILES
 
 
 def copy_file(source: str, target: str) -> dict[str, Any]:

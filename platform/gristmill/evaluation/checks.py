@@ -5,6 +5,7 @@ cannot show is that the numbers were honestly made; a hash chain only says that 
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from gristmill.core import io
 from gristmill.core.errors import BadInputError
@@ -32,6 +33,13 @@ FIELDS: dict[str, type] = {
     "files": dict,
 }
 TRACKS = ("filtering", "byod")
+
+
+@dataclass(frozen=True)
+class Warned:
+    """A check that found nothing wrong, because it could not look."""
+
+    reason: str
 
 
 def check_manifest(found: Bundle) -> str:
@@ -157,6 +165,12 @@ def check_record(found: Bundle) -> str:
         raise BadInputError(
             f"the record differs from the results on {', '.join(differing) or 'tasks'}"
         )
+    for name in ("scale", "comparable"):
+        if record.get(name) != found.submission[name]:
+            raise BadInputError(
+                f"the record says {name} {record.get(name)!r}, "
+                f"{bundle.SUBMISSION} says {found.submission[name]!r}"
+            )
     return f"{len(scores)} main metrics"
 
 
@@ -164,7 +178,11 @@ def check_aggregate(found: Bundle) -> str:
     """The averages, computed anew, are those of the record."""
     record = bundle.load_object(found.path(found.scaled(bundle.RECORD)))
     scores = aggregate(found.lines, found.benchmark.load())
-    for name, value in score_record(found.benchmark, scores).items():
+    stated = found.submission
+    anew = score_record(
+        found.benchmark, scores, scale=stated["scale"], comparable=stated["comparable"]
+    )
+    for name, value in anew.items():
         if record.get(name) != value:
             raise BadInputError(f"the record's {name} is {record.get(name)!r}, computed {value!r}")
     return f"average {scores.average:.4f}"
@@ -185,18 +203,22 @@ def check_configs(found: Bundle) -> str:
     return ", ".join(found.records)
 
 
-def check_filter(found: Bundle) -> str:
+def check_filter(found: Bundle) -> str | Warned:
     """The filter run made the subset."""
     if "filter" not in found.records or not found.has(bundle.SAMPLES):
-        return "no filter run given"
+        if found.submission["track"] == "byod":
+            return "byod, no filter run given"
+        return Warned("no filter run given: nothing says how the subset was chosen")
     lineage.check_filter(found.records["filter"], found.manifest[found.scaled(bundle.SAMPLES)])
     return "made this subset"
 
 
-def check_reshard(found: Bundle) -> str:
+def check_reshard(found: Bundle) -> str | Warned:
     """The reshard run read the subset, and the training read its shards."""
     if "reshard" not in found.records:
-        return "no reshard run given, so nothing ties the training to the subset"
+        if found.submission["track"] == "byod":
+            return "byod, no reshard run given"
+        return Warned("NOT TIED: no reshard run given, nothing ties the training to the subset")
     if found.has(bundle.SAMPLES):
         lineage.check_reshard(
             found.records["reshard"], found.manifest[found.scaled(bundle.SAMPLES)]
@@ -223,6 +245,11 @@ def check_evaluation(found: Bundle) -> str:
     return "scored the training's last checkpoint"
 
 
+def check_eval_data(found: Bundle) -> str:
+    """The evaluation read the very sets that the tasks state."""
+    return lineage.check_eval_data(found.records["evaluate"], found.benchmark.load())
+
+
 def check_scale(found: Bundle) -> str:
     """Scale and comparability are the training's, with the scale's hyper-parameters."""
     train, evaluate = found.records["train"], found.records["evaluate"]
@@ -238,7 +265,7 @@ def check_scale(found: Bundle) -> str:
     return lineage.check_scale(train, comparable)
 
 
-CHECKS: dict[str, Callable[[Bundle], str]] = {
+CHECKS: dict[str, Callable[[Bundle], str | Warned]] = {
     "manifest": check_manifest,
     "files": check_files,
     "sha256": check_hashes,
@@ -253,6 +280,7 @@ CHECKS: dict[str, Callable[[Bundle], str]] = {
     "filter": check_filter,
     "reshard": check_reshard,
     "evaluation": check_evaluation,
+    "eval_data": check_eval_data,
     "scale": check_scale,
 }
 GATES = frozenset({"manifest", "files", "schema", "versions", "listing"})

@@ -1,8 +1,9 @@
 """`clip evaluate`: the tasks of a benchmark, each on a Ray worker, resumable task by task."""
 
 import dataclasses
+import logging
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from gristmill.core import io
 from gristmill.core.errors import BadInputError
@@ -15,13 +16,17 @@ from gristmill.evaluation.candidate import Candidate, candidate_of_run, candidat
 from gristmill.evaluation.results import RESULTS, result_line, write_results
 from gristmill.evaluation.tasks.base import MAIN, Task
 from gristmill.execution.session import Execution, cluster_gpus, session
-from gristmill.execution.slices import Slice, SliceWorker, map_slices
-from gristmill.models.clip import ClipSpec, LoadedClip, load_clip
+from gristmill.execution.slices import Slice, SliceWorker, committed, map_slices
+from gristmill.models.clip import LoadedClip, load_clip
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateJob(Job):
     """Zero-shot evaluation of one CLIP model."""
+
+    uri_fields: ClassVar[tuple[str, ...]] = ("run", "weights", "eval_data")
 
     run: str = ""
     """Folder of a finished `clip train` run, whose last checkpoint is evaluated."""
@@ -32,13 +37,17 @@ class EvaluateJob(Job):
     benchmark: str = "demo"
     """Which list of tasks."""
     eval_data: str = ""
-    """Folder (any fsspec URI) of the wds_*_test evaluation sets."""
+    """Folder (any fsspec URI) of the wds_*_test evaluation sets; demo and digits bring theirs."""
     batch_size: int = 64
     """Pictures at once; does not change a result."""
+    out: str = ""
+    """Folder (any fsspec URI) for the results; empty takes evaluate/BENCHMARK in the --run."""
     execution: Execution = field(default_factory=Execution)
     """Where it runs."""
 
     def __post_init__(self) -> None:
+        if self.out == "" and isinstance(self.run, str) and self.run:
+            object.__setattr__(self, "out", io.join(self.run, "evaluate", self.benchmark))
         super().__post_init__()
         if bool(self.run) == bool(self.arch and self.weights) or bool(self.arch) != bool(
             self.weights
@@ -118,11 +127,10 @@ class EvaluateJob(Job):
         # A ledger a model and version: a resumed run never mixes the scores of two checkpoints.
         ledger = run.scratch(f"tasks-{label}-{candidate.weights_sha256[:16]}")
         data = io.absolute(self.eval_data) if self.eval_data else ""
+        _forget_changed(ledger, data)
         with session(self.execution):
             gpus = cluster_gpus()
-            worker = TaskWorker(
-                candidate.spec, data, self.batch_size, run.path("details"), gpus > 0
-            )
+            worker = TaskWorker(candidate, data, self.batch_size, run.path("details"), gpus > 0)
             where = self.execution
             if gpus:  # more actors than GPUs would wait for one another
                 where = dataclasses.replace(where, workers=min(where.workers or gpus, gpus))
@@ -131,13 +139,21 @@ class EvaluateJob(Job):
             )
 
 
+def _forget_changed(ledger: str, data_root: str) -> None:
+    """Drop the markers of tasks whose data changed since an earlier start, so they run again."""
+    for name, marker in committed(ledger).items():
+        if load_task(name).data_changed(data_root, marker["inputs"]):
+            logger.warning("the data of task %s changed since it was scored; scoring anew", name)
+            io.remove(io.join(ledger, f"{name}.json"))
+
+
 class TaskWorker(SliceWorker):
     """Runs tasks on one model, loaded once."""
 
     def __init__(
-        self, spec: ClipSpec, data_root: str, batch_size: int, details: str, on_gpu: bool
+        self, candidate: Candidate, data_root: str, batch_size: int, details: str, on_gpu: bool
     ) -> None:
-        self._spec, self._data_root, self._batch_size = spec, data_root, batch_size
+        self._candidate, self._data_root, self._batch_size = candidate, data_root, batch_size
         self._details = details
         self.num_gpus = 1.0 if on_gpu else 0.0
         self._model: LoadedClip | None = None
@@ -147,7 +163,14 @@ class TaskWorker(SliceWorker):
         import torch
 
         torch.backends.cudnn.allow_tf32 = False  # on by default for convolutions: not fp32
-        self._model = load_clip(self._spec, device="cuda" if self.num_gpus else "cpu")
+        spec = self._candidate.spec
+        self._model = load_clip(spec, device="cuda" if self.num_gpus else "cpu")
+        digest = io.sha256(spec.weights)  # after loading: no change before or in it goes unseen
+        if digest != self._candidate.weights_sha256:
+            raise BadInputError(
+                f"{io.redact(spec.weights)} changed while it was evaluated: its SHA-256 was "
+                f"{self._candidate.weights_sha256[:12]}…, now {digest[:12]}…; evaluate again"
+            )
 
     def process(self, piece: Slice) -> dict[str, Any]:
         """Evaluate one task; its marker holds metrics and input hashes."""

@@ -36,12 +36,18 @@ class Evidence:
 
     def record(self) -> dict[str, Any]:
         """The record of all main metrics."""
-        return score_record(self.benchmark, self.scores)
+        return score_record(
+            self.benchmark, self.scores, scale=self.scale, comparable=self.comparable
+        )
 
 
-def score_record(benchmark: Benchmark, scores: Aggregate) -> dict[str, Any]:
+def score_record(
+    benchmark: Benchmark, scores: Aggregate, *, scale: str, comparable: bool
+) -> dict[str, Any]:
     """Main metrics and averages as the bundle's record has them."""
     return {
+        "scale": scale,
+        "comparable": comparable,
         "benchmark": benchmark.name,
         "benchmark_version": benchmark.version,
         "average": scores.average,
@@ -69,6 +75,8 @@ def gather(
     benchmark = benchmark_of(
         evaluate.summary.get("benchmark"), evaluate.summary.get("benchmark_version")
     )
+    tasks = benchmark.load()
+    lineage.check_eval_data(evaluate, tasks)
     comparable = lineage.comparable_of(train, evaluate)
     lineage.check_scale(train, comparable)
     return Evidence(
@@ -77,7 +85,7 @@ def gather(
         scale=lineage.scale_of(train),
         comparable=comparable,
         benchmark=benchmark,
-        scores=aggregate(read_results(results), benchmark.load()),
+        scores=aggregate(read_results(results), tasks),
         results=results,
         subset=subset,
         subset_size=size,

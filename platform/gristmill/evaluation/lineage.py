@@ -8,15 +8,23 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gristmill.core import io
-from gristmill.core.config import identity
+from gristmill.core.config import from_dict, identity
 from gristmill.core.errors import BadInputError, CorruptDataError
 from gristmill.core.run import CONFIG, DONE
 from gristmill.evaluation.bundle import load_object
+from gristmill.evaluation.evalset import CONTENT
 
-SUBSET = "subset.npy"
+if TYPE_CHECKING:
+    from gristmill.evaluation.tasks.base import Task
+    from gristmill.training.job import TrainClipJob
+
+SUBSET, META = "subset.npy", "meta.json"
+TRAIN_JOB = "gristmill.training.job:TrainClipJob"
+SAMPLES_LEEWAY = 0.01
+"""Share of a scale's samples: a training resumed on other workers rounds its batches otherwise."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -123,7 +131,8 @@ def check_train(train: RunRecord, reshard: RunRecord, *, only: bool) -> None:
     }
     if not read:
         raise BadInputError(f"the train run's {DONE} names no shards that it read")
-    metas, listings = {*reshard.outputs.values(), ""}, _listing_digests(reshard)
+    made = {n: digest for n, digest in reshard.outputs.items() if n.rsplit("/", 1)[-1] == META}
+    metas, listings = set(made.values()) or {""}, _listing_digests(reshard)
     foreign = [
         name
         for name, source in read.items()
@@ -169,6 +178,24 @@ def check_eval(evaluate: RunRecord, train: RunRecord, results_sha256: str, resul
         )
 
 
+def check_eval_data(evaluate: RunRecord, tasks: "Iterable[Task]") -> str:
+    """Every task that states its set's digest was evaluated on that very set.
+
+    Returns:
+        What was compared, in words.
+    """
+    pinned = {task.key: task.digest for task in tasks if task.digest}
+    for key, digest in pinned.items():
+        read = evaluate.done["inputs"].get(f"eval_data/{key}")
+        found = read.get(CONTENT) if isinstance(read, dict) else None
+        if found != digest:
+            raise BadInputError(
+                f"task {key} was evaluated on another set than its own: content digest "
+                f"{_short(found)}, not {_short(digest)}"
+            )
+    return f"{len(pinned)} sets are those that their tasks state"
+
+
 def comparable_of(train: RunRecord, evaluate: RunRecord) -> bool:
     """Whether training and evaluation both kept to the scale's rules."""
     return bool(train.summary.get("comparable")) and bool(evaluate.summary.get("comparable"))
@@ -188,25 +215,40 @@ def scale_of(train: RunRecord) -> str:
 
 
 def check_scale(train: RunRecord, comparable: bool) -> str:
-    """A comparable training used the named scale's hyper-parameters, every one.
+    """A comparable training kept to every rule of its scale, and saw as many samples.
+
+    What is comparable is the training's own rule, asked of its stored config.
 
     Returns:
         What was compared, in words.
     """
-    from gristmill.core.config import differences, to_dict
-
     name = scale_of(train)
     if not comparable:
         return f"non-comparable as declared, so scale {name} does not bind"
-    from gristmill.training.scales import SCALES
+    job = _training(train)
+    if not job.comparable:
+        raise BadInputError(
+            f"hyper-parameters depart from scale {name}: {job.why_not_comparable()}"
+        )
+    seen, workers = train.summary.get("samples_seen"), train.summary.get("num_workers")
+    if not isinstance(seen, int) or not isinstance(workers, int) or workers < 1:
+        raise BadInputError(
+            f"the train run's samples_seen {seen!r} and num_workers {workers!r} are not counts"
+        )
+    # Batches are rounded up to whole ones a loader process, which at small scales is above 1 %.
+    due = job.steps(workers).samples
+    if abs(seen - due) > SAMPLES_LEEWAY * job.scale.train_num_samples:
+        raise BadInputError(f"the training saw {seen:,} samples; scale {name} has {due:,}")
+    return f"those of scale {name}, {seen:,} samples seen"
 
-    if name not in SCALES:
-        raise BadInputError(f"no scale is named {name!r}; known: {', '.join(SCALES)}")
-    changed = differences(to_dict(SCALES[name]), train.config.get("scale"))
-    if changed:
-        raise BadInputError(f"hyper-parameters depart from scale {name}: {'; '.join(changed[:5])}")
-    return f"those of scale {name}"
+
+def _training(train: RunRecord) -> "TrainClipJob":
+    kind = train.config.get("type")
+    if kind != TRAIN_JOB:
+        raise BadInputError(f"the train run's config is of {kind!r}, not of clip train")
+    job: TrainClipJob = from_dict(train.config)
+    return job
 
 
-def _short(digest: str | None) -> str:
-    return f"{digest[:12]}…" if digest else "(none)"
+def _short(digest: object) -> str:
+    return f"{str(digest)[:12]}…" if digest else "(none)"

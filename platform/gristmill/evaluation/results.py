@@ -1,7 +1,7 @@
 """`eval_results.jsonl`: one line a task, DataComp's own format."""
 
 import json
-import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +11,7 @@ from gristmill.evaluation.tasks.base import MAIN, Metrics, Task
 
 RESULTS = "eval_results.jsonl"
 MAX_BYTES = 64 << 20
+LARGEST = sys.float_info.max
 
 
 def result_line(task: Task, metrics: Metrics) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def read_results(uri: str) -> list[dict[str, Any]]:
     for number, text in enumerate(io.read_bytes(uri).splitlines(), 1):
         try:
             line = json.loads(text)
-        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # ValueError: also a number too long
             raise CorruptDataError(f"{shown}, line {number} is not JSON: {error}") from error
         _check_line(line, f"{shown}, line {number}")
         lines.append(line)
@@ -52,7 +53,8 @@ def _check_line(line: Any, where: str) -> None:
         raise CorruptDataError(f"{where} has no {MAIN}")
     for name, value in metrics.items():
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if value is not None and not (number and math.isfinite(value)):
+        # Compared, not converted: a number of 400 digits has no float. NaN compares false.
+        if value is not None and not (number and -LARGEST <= value <= LARGEST):
             raise CorruptDataError(
                 f"{where}: {name} is {value!r}, neither a finite number nor null"
             )
@@ -63,7 +65,7 @@ def main_metrics(lines: Sequence[dict[str, Any]], tasks: Sequence[Task]) -> dict
 
     Raises:
         BadInputError: A task is missing, listed twice or unknown, or its main metric is not the
-            one that the task names, or lies outside 0..1.
+            one that the task names, or lies outside 0..1, or comes from another number of samples.
     """
     keys = [line["key"] for line in lines]
     known = [task.key for task in tasks]
@@ -82,6 +84,9 @@ def main_metrics(lines: Sequence[dict[str, Any]], tasks: Sequence[Task]) -> dict
 
 
 def _main_metric(task: Task, metrics: Metrics) -> float | None:
+    count = metrics.get("num_samples")
+    if task.test_size and count != task.test_size:
+        raise BadInputError(f"task {task.key}: num_samples is {count}, not {task.test_size}")
     value = metrics[MAIN]
     if not task.metric:
         return None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gristmill.evaluation.evalset import EvalSource, open_evalset
+from gristmill.evaluation.evalset import EvalSource, open_evalset, pinned
 from gristmill.evaluation.features import image_batches, text_features
 from gristmill.evaluation.gallery import Gallery, place
 from gristmill.evaluation.intervals import ratio_interval
@@ -48,8 +48,8 @@ class Retrieval(Task):
     """The main metric's k: a find among the first k counts. DataComp's is 1."""
 
     def evaluate(self, model: "LoadedClip", data_root: str, batch_size: int) -> TaskResult:
-        """Score a model: image and text R@1, 5, 10, and mean_recall@1."""
-        source = self.open(data_root)
+        """Score a model: image and text R@1, 5, 10, and the mean of the two at each."""
+        source = pinned(self.open(data_root), self.digest)
         shown, captions, owner, images = _embed_images(model, source, batch_size)
         ranks = rank(images, text_features(model, captions, batch_size), owner)
         per_image = np.bincount(owner, minlength=len(images))

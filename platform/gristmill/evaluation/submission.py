@@ -4,7 +4,7 @@ import json
 import logging
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from gristmill import __version__
 from gristmill.core import io
@@ -20,12 +20,20 @@ from gristmill.evaluation.results import RESULTS
 EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 MAX_NAME, MAX_WRITEUP_BYTES = 200, 1 << 20
 CREDENTIALS = re.compile(rb"://[^/@\s\"]+:[^/@\s\"]+@")
+SIGNATURE = re.compile(
+    rb"://[^\s\"]*[?&;][^\s\"=&]*(sig|token|secret|key|credential|passw|x-amz-)[^\s\"=&]*=", re.I
+)
+"""A query part such as ?sig=, &X-Amz-Signature= or ?token=: whoever has the URL can read there."""
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SubmitJob(Job):
     """A submission of one trained model and the data behind it."""
+
+    uri_fields: ClassVar[tuple[str, ...]] = (
+        "train_run", "eval_run", "filter_run", "subset", "reshard_run",
+    )  # fmt: skip
 
     method_name: str
     """What the leaderboard calls the method."""
@@ -98,9 +106,9 @@ class SubmitJob(Job):
         for name, source in copies.items():
             if name.startswith(bundle.LINEAGE):
                 _refuse_credentials(name, io.read_bytes(source))
-        for stale in bundle.files_of(run.uri):  # of an earlier start that was killed
-            io.remove(run.path(stale))
+        bundle.clear_stale(run.uri)
         files = {name: bundle.copy_file(source, run.path(name)) for name, source in copies.items()}
+        _check_checkpoint(files, evidence)
         record = f"{bundle.scale_folder(evidence.scale)}/{bundle.RECORD}"
         files[record] = bundle.put_bytes(_json(evidence.record()), run.path(record))
         submission = self._submission(evidence) | {"files": files}
@@ -213,6 +221,23 @@ def _refuse_credentials(name: str, data: bytes) -> None:
             f"{name} holds a URI with a password; run that step with credentials from the "
             "environment, so that they do not travel with the bundle"
         )
+    signed = SIGNATURE.search(data)
+    if signed:
+        raise BadInputError(
+            f"{name} holds a signed URL (its query has a {signed.group(1).decode()!r} part); run "
+            "that step on a URI without it, with credentials from the environment"
+        )
+
+
+def _check_checkpoint(files: dict[str, dict[str, object]], evidence: Evidence) -> None:
+    """Refuse a copied checkpoint that is not, byte for byte, the one that was evaluated."""
+    scored = evidence.records["evaluate"].summary.get("weights_sha256")
+    for name, entry in files.items():
+        if name.endswith("/" + bundle.CHECKPOINT) and entry["sha256"] != scored:
+            raise BadInputError(
+                f"{io.redact(evidence.checkpoint)} changed since it was evaluated: its SHA-256 is "
+                f"{str(entry['sha256'])[:12]}…, the evaluation scored {str(scored)[:12]}…"
+            )
 
 
 def _report(submission: dict[str, object], evidence: Evidence) -> Report:

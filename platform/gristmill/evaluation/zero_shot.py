@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gristmill.evaluation.evalset import PLACEHOLDER, EvalSource, open_evalset
+from gristmill.evaluation.evalset import PLACEHOLDER, EvalSource, open_evalset, pinned
 from gristmill.evaluation.features import image_batches, text_batches
 from gristmill.evaluation.gallery import Gallery
 from gristmill.evaluation.intervals import mean_recall_interval, wilson
@@ -71,7 +71,7 @@ class ZeroShotClassification(Task):
 
     def evaluate(self, model: "LoadedClip", data_root: str, batch_size: int) -> TaskResult:
         """Score a model: acc1, acc5 (null under 5 classes), mean_per_class_recall."""
-        source = self.open(data_root)
+        source = pinned(self.open(data_root), self.digest)
         gallery = Gallery()
         seen = predict(model, source, batch_size, gallery)
         metrics: Metrics = {

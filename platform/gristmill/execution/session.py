@@ -50,7 +50,11 @@ def session(execution: Execution) -> Iterator[None]:
     address = execution.address or os.environ.get("RAY_ADDRESS", "")
     if not address or address == "local":
         _inherit()
-        options: dict[str, Any] = {"num_cpus": _local_cpus(execution), "include_dashboard": False}
+        options: dict[str, Any] = {
+            "address": "local",  # without it Ray would join whatever cluster runs on this machine
+            "num_cpus": _local_cpus(execution),
+            "include_dashboard": False,
+        }
     elif JOB_CONFIG in os.environ:  # a submitted job: its own runtime environment holds, whole
         options = {"address": address}
     else:

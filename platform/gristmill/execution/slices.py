@@ -7,12 +7,13 @@ does the slices without one. Results never depend on how many workers there were
 """
 
 import errno
-import hashlib
 import json
 import logging
 import os
+import secrets
 import signal
 import traceback
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ from gristmill.core.progress import Progress
 from gristmill.execution.session import Execution, cluster_cpus, cluster_gpus
 
 READ_MARKERS_AT_ONCE = 16
+RETRIES_AFTER_A_KILL = 5
 DISK_FULL = "the disk is full; make room and run the same command again"
 logger = logging.getLogger(__name__)
 
@@ -164,7 +166,12 @@ def _stream(
     else:
         # Tasks: their processes outlive the map, so a second one starts in 0.2 s instead of 2.5.
         compute = ray.data.TaskPoolStrategy(size=width)
-        data = data.map_batches(host, compute=compute, **shared)
+        # Ray Data would start a task that kills its worker again for ever. Ray 2.60 deprecates this
+        # way to say so and offers no other yet; the dependency ends before the version without it.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            bounded = {"max_retries": RETRIES_AFTER_A_KILL}
+            data = data.map_batches(host, compute=compute, **shared, **bounded)
     for row in data.iter_rows():
         yield json.loads(row["outcome"])
 
@@ -174,7 +181,7 @@ class _Host:
 
     def __init__(self, worker: SliceWorker, ledger: str, skip_corrupt: bool) -> None:
         self._worker, self._ledger, self._skip_corrupt = worker, ledger, skip_corrupt
-        self._key = hashlib.sha256(ledger.encode()).hexdigest()
+        self._key = secrets.token_hex(8)  # one a map: a later map's worker is another
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         piece = Slice(**json.loads(batch["piece"][0]))

@@ -30,6 +30,10 @@ class PoolFacts(Protocol):
         """Rows in the pool."""
         ...
 
+    def rows_of(self, column: str) -> int:
+        """Rows in which a column can be read: all, unless corrupt ones are being skipped."""
+        ...
+
     def value_at_rank(self, column: str, rank: int) -> float:
         """The value at index `rank` (from 0) of a number column in falling order.
 

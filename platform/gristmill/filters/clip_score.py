@@ -55,13 +55,14 @@ class ClipScore(Filter):
         """
         if self.fraction is None:
             return self
-        if facts.num_rows == 0:
+        rows = facts.rows_of(self.columns[0])
+        if rows == 0:
             return dataclasses.replace(self, fraction=None, threshold=0.0)
-        rank = min(int(facts.num_rows * self.fraction), facts.num_rows - 1)
+        rank = min(int(rows * self.fraction), rows - 1)
         value = facts.value_at_rank(self.columns[0], rank)
         if math.isnan(value):
             raise BadInputError(
-                f"the best {self.fraction} of {facts.num_rows} rows includes rows whose "
+                f"the best {self.fraction} of {rows} rows includes rows whose "
                 f"{self.columns[0]} is NaN or null; score the pool again or give a threshold"
             )
         return dataclasses.replace(self, fraction=None, threshold=value)

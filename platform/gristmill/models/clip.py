@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     import torch
 
 CONFIG_SUFFIX = ".json"
+MAX_CAPTION_BYTES = 64 << 10
+"""A training drops captions that are longer; others read so many characters."""
+MAX_WORD = 1000
+"""Bytes of a word that are always read; open_clip's BPE takes quadratic time over a word. More are
+read where the context is so long that the longest tokens could need them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +123,48 @@ def load_clip(spec: ClipSpec, *, device: str = "") -> LoadedClip:
         digest = io.sha256(uri)
         _load_state(model, uri, spec.arch)
     model.eval()
-    return LoadedClip(model, transform, open_clip.get_tokenizer(spec.arch), where, digest)
+    return LoadedClip(model, transform, tokenizer_of(spec.arch), where, digest)
+
+
+def tokenizer_of(arch: str) -> Any:
+    """open_clip's tokenizer of an architecture, bounded in time for captions of any length."""
+    import open_clip
+    from open_clip.tokenizer import SimpleTokenizer
+
+    tokenizer = open_clip.get_tokenizer(arch)
+    if isinstance(tokenizer, SimpleTokenizer):  # the others, of Hugging Face, are linear
+        tokenizer.clean_fn = _BoundedClean(tokenizer)
+    return tokenizer
+
+
+class _BoundedClean:
+    """A SimpleTokenizer's cleaning of a caption, leaving only as much as the tokens can show.
+
+    Each word (the tokenizer's own kind: a run of letters or of signs, a digit) gives a token or
+    more, and no token is longer than the longest in the vocabulary. So the end of a text, and of a
+    word, may go once there are enough words or bytes for all tokens, and the tokens stay as they
+    are; those of ordinary captions to the last, whatever their length up to MAX_CAPTION_BYTES.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._clean, self._words = tokenizer.clean_fn, tokenizer.pat
+        # A mask that picks among all tokens needs them all.
+        self._tokens = None if tokenizer.reduction_fn else tokenizer.context_length
+        self._longest = max(map(len, tokenizer.encoder))
+        self._most = max(MAX_WORD, self._longest * (self._tokens or 0))
+
+    def __call__(self, text: str) -> str:
+        text = self._clean(text[:MAX_CAPTION_BYTES])
+        if len(text) <= MAX_WORD:
+            return text
+        words, num_bytes = [], 0
+        for match in self._words.finditer(text):
+            word = match.group().encode()[: self._most]
+            words.append(word.decode(errors="ignore"))
+            num_bytes += len(word)
+            if self._tokens and max(len(words), num_bytes // self._longest) >= self._tokens:
+                break
+        return " ".join(words)
 
 
 def _load_state(model: Any, uri: str, arch: str) -> None:

@@ -48,7 +48,10 @@ class _ReadFaces(SliceWorker):
             uids = parse_uids(table[columns.UID], where=piece.payload["uri"], first_row=row)
             place = positions(self._uids, uids)
             for i in np.flatnonzero(place >= 0):
-                found = _boxes(table[columns.FACES][int(i)].as_py(), piece, row + int(i))
+                value = table[columns.FACES][int(i)].as_py()
+                if value is None:
+                    continue  # not known: not the same as none
+                found = _boxes(value, piece, row + int(i))
                 answered.append(int(place[i]))
                 boxes += [(int(place[i]), box) for box in found]
         io.write_bytes(
@@ -62,12 +65,15 @@ class _ReadFaces(SliceWorker):
 
 def _boxes(value: Any, piece: Slice, row: int) -> list[tuple[float, ...]]:
     """A row's boxes; DataComp stores a list of lists of four, or its JSON."""
-    if isinstance(value, str):
-        value = json.loads(value)
-    boxes = [tuple(float(x) for x in box) for box in value or []]
-    if any(len(box) != 4 for box in boxes):
+    try:
+        value = json.loads(value) if isinstance(value, str) else value
+        boxes = [tuple(float(x) for x in box) for box in value]
+    except (ValueError, TypeError, RecursionError):
+        boxes = [()]
+    if not all(len(b) == 4 and -1 < b[0] < b[2] < 2 and -1 < b[1] < b[3] < 2 for b in boxes):
         raise BadInputError(
-            f"{io.redact(piece.payload['uri'])}, row {row}: a face box needs 4 numbers"
+            f"{io.redact(piece.payload['uri'])}, row {row}: face_bboxes {value!r:.80} are not "
+            "boxes [x0, y0, x1, y1] in shares of the picture"
         )
     return boxes
 
@@ -94,8 +100,8 @@ def gather_faces(run: Run, pool: Pool, subset: str, execution: Execution) -> str
     if not known.all():
         first = hex_of_uid(uids[int(np.argmin(known))])
         raise BadInputError(
-            f"{int((~known).sum())} uids of the subset, such as {first}, are not in the pool's "
-            "metadata, so whether they show faces is not known; take them out of the subset"
+            f"{int((~known).sum())} uids of the subset, such as {first}, have no face_bboxes in "
+            "the pool's metadata, so whether they show faces is not known; take them out"
         )
     boxes = np.concatenate(tables)
     boxes = boxes[np.argsort(boxes["row"], kind="stable")]

@@ -91,6 +91,12 @@ class ColumnFacts:
         """Rows in all slices."""
         return sum(piece.weight for piece in self.pieces)
 
+    def rows_of(self, column: str) -> int:
+        """Rows of the slices in which the column could be read."""
+        if not self.skip_corrupt:
+            return self.num_rows
+        return sum(int(part.sum()) for part in self._parts(column, 0, KEY_BITS, collect=False))
+
     def value_at_rank(self, column: str, rank: int) -> float:
         """The value at index `rank` (from 0) of a column in falling order, NaN and null last."""
         answer = io.join(self.scratch, f"rank-{column}-{rank}.json")

@@ -14,8 +14,9 @@ from gristmill.core.report import Report
 from gristmill.core.run import REPORT, Run
 from gristmill.filters.base import Filter, Verdict
 from gristmill.pools import columns
+from gristmill.pools.image import thumbnail
 from gristmill.pools.pool import Pool
-from gristmill.pools.tar import TarReader
+from gristmill.pools.tar import Member, Sample, TarReader, read_record
 from gristmill.pools.uid import UidArray, hex_of_uid, uid_of_hex
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 PEEK_SAMPLES = 1500
 PEEK_SHARD_BYTES = 1 << 30
+PEEK_IMAGE_BYTES = 1 << 20
 PICTURES_PER_REASON = 12
 LONGEST_CAPTION = 160
 
@@ -41,8 +43,6 @@ def peek_shards(pool: Pool, limit: int = PEEK_SAMPLES) -> list[Peeked]:
 
     A shard that cannot be read gives none: pictures decorate a report, they do not make a result.
     """
-    import json
-
     found: list[Peeked] = []
     for uri in pool.shard_files[:1]:
         if not io.is_local(uri) and io.size_bytes(uri) > PEEK_SHARD_BYTES:
@@ -50,16 +50,29 @@ def peek_shards(pool: Pool, limit: int = PEEK_SAMPLES) -> list[Peeked]:
         try:
             with TarReader(uri) as reader:
                 for sample in itertools.islice(reader.samples(), limit):
-                    if sample.image_extension and "json" in sample.members:
-                        uid = json.loads(reader.read(sample.members["json"])).get("uid", "")
-                        uid_of_hex(uid)
-                        text = sample.members.get("txt")
-                        caption = reader.read(text).decode("utf-8", "replace") if text else ""
-                        image = reader.read(sample.members[sample.image_extension])
-                        found.append(Peeked(uid, image, caption))
-        except (BadInputError, ValueError, AttributeError):
+                    picture = sample.members.get(sample.image_extension)
+                    if picture is None or picture.size > PEEK_IMAGE_BYTES:
+                        continue
+                    uid = read_record(reader, sample).get("uid", "")
+                    uid_of_hex(uid)
+                    found.append(Peeked(uid, reader.read(picture), _caption(reader, sample)))
+        except BadInputError:
             continue
     return found
+
+
+def _caption(reader: TarReader, sample: Sample) -> str:
+    member = sample.members.get("txt")
+    if member is None:
+        return ""
+    start = Member(member.name, member.offset, min(member.size, 4 * LONGEST_CAPTION))
+    return reader.read(start).decode("utf-8", "replace")
+
+
+def shown(pictures: Sequence[Peeked]) -> list[tuple[bytes, str]]:
+    """Pictures small enough for a report, with captions cut short; the unreadable are left out."""
+    small = [(thumbnail(p.image), p.text[:LONGEST_CAPTION]) for p in pictures]
+    return [(image, text) for image, text in small if image]
 
 
 class Examples:
@@ -142,20 +155,18 @@ def report(
     pictures = {p.uid: p for p in peek}
     verdicts = {u: v for d in done for u, v in d.get("peeked", {}).items()}
     for code, reason in enumerate(stats["dropped"], 1):
-        shown = [pictures[u] for u, v in sorted(verdicts.items()) if v == code and u in pictures]
-        if shown:
+        seen = [pictures[u] for u, v in sorted(verdicts.items()) if v == code and u in pictures]
+        if seen:
             page.thumbnails(
                 f"Dropped: {reason}",
-                [(p.image, p.text[:LONGEST_CAPTION]) for p in shown[:PICTURES_PER_REASON]],
+                shown(seen[:PICTURES_PER_REASON]),
                 note=f"from the first {len(peek)} samples of the shards",
             )
         else:
             _table_of_examples(page, reason, done)
-    kept_shown = [pictures[u] for u, v in sorted(verdicts.items()) if v == 0 and u in pictures]
-    if kept_shown:
-        page.thumbnails(
-            "Kept", [(p.image, p.text[:LONGEST_CAPTION]) for p in kept_shown[:PICTURES_PER_REASON]]
-        )
+    kept_seen = [pictures[u] for u, v in sorted(verdicts.items()) if v == 0 and u in pictures]
+    if kept_seen:
+        page.thumbnails("Kept", shown(kept_seen[:PICTURES_PER_REASON]))
     page.save(run.path(REPORT))
 
 

@@ -12,8 +12,8 @@ from gristmill.core import io
 from gristmill.core.errors import BadInputError, CorruptDataError
 from gristmill.execution.slices import Slice, SliceWorker
 from gristmill.pools import columns
-from gristmill.pools.image import decode_rgb
-from gristmill.pools.tar import TarReader, TarWriter
+from gristmill.pools.image import MAX_BYTES, decode_rgb
+from gristmill.pools.tar import Member, Sample, TarReader, TarWriter
 from gristmill.pools.uid import pair_uid, uid_of_hex
 
 MAX_CAPTION_BYTES = 1 << 16
@@ -68,8 +68,12 @@ class IngestSlice(SliceWorker):
                 writer.add_sample(f"{stem}{len(rows):05d}", parts)
                 rows.append(row)
             writer.finish()
-        files = {shard: {"sha256": hashing.sha256, "bytes": hashing.num_bytes}}
-        files |= write_metadata(self.out, stem, rows, faces=self.face_boxes)
+        files = {}
+        if rows:
+            files = {shard: {"sha256": hashing.sha256, "bytes": hashing.num_bytes}}
+            files |= write_metadata(self.out, stem, rows, faces=self.face_boxes)
+        else:
+            io.remove(io.join(self.out, shard))  # an empty shard would only trip those who read it
         stats = {"successes": len(rows), "asked": asked, "dropped": dict(dropped)}
         io.write_json(io.join(self.out, f"shards/{stem}_stats.json"), stats)
         return {"asked": asked, "kept": len(rows), "dropped": dict(dropped), "files": files}
@@ -90,10 +94,12 @@ class IngestSlice(SliceWorker):
             reason = str(error).removeprefix(f"{raw.where}: ")
             raise DropError(_short_reason(reason)) from error
         sha256 = hashlib.sha256(raw.image).hexdigest()
-        url = record.get("url") if isinstance(record.get("url"), str) else ""
+        url = str(record.get("url") or "")
+        if not _encodes(url):
+            raise DropError("url is not text")
         uid = record.get("uid")
         if not (self.keep_uids and _is_uid(uid)):
-            uid = pair_uid(sha256, text, url or "")
+            uid = pair_uid(sha256, text, url)
         stated = record.get("sha256")
         row = {
             columns.UID: str(uid).lower(),
@@ -115,26 +121,35 @@ def _read(piece: Slice) -> Iterator[RawSample]:
     for uri in piece.payload["files"]:
         stem, _, extension = uri.rpartition(".")
         caption, record = (_read_if_there(f"{stem}.{end}") for end in ("txt", "json"))
-        yield RawSample(io.redact(uri), extension.lower(), io.read_bytes(uri), caption, record)
+        yield RawSample(io.redact(uri), extension.lower(), _bounded(uri), caption, record)
 
 
 def _read_if_there(uri: str) -> bytes | None:
-    return io.read_bytes(uri) if io.exists(uri) else None
+    return _bounded(uri) if io.exists(uri) else None
+
+
+def _bounded(uri: str) -> bytes:
+    """A file, or of one beyond every bound just so much that the bound is seen to be broken."""
+    with io.open_read(uri) as file:
+        return file.read(MAX_BYTES + 1)
 
 
 def _read_tar(uri: str) -> Iterator[RawSample]:
     with TarReader(uri) as reader:
+
+        def part(sample: Sample, name: str) -> bytes | None:
+            member = sample.members.get(name)
+            if member is None:
+                return None
+            return reader.read(Member(member.name, member.offset, min(member.size, MAX_BYTES + 1)))
+
         for sample in reader.samples():
-            parts = {
-                name: reader.read(sample.members[name]) if name in sample.members else None
-                for name in ("txt", "json", sample.image_extension)
-            }
             yield RawSample(
                 f"{io.redact(uri)}: {sample.key}",
                 sample.image_extension,
-                parts[sample.image_extension] if sample.image_extension else None,
-                parts["txt"],
-                parts["json"],
+                part(sample, sample.image_extension),
+                part(sample, "txt"),
+                part(sample, "json"),
             )
 
 
@@ -163,9 +178,17 @@ def _record(data: bytes | None) -> dict[str, Any]:
 
 def _short_reason(reason: str) -> str:
     """A reason without its figures, so that equal ones are counted together."""
-    if "pixels" in reason or "bytes, over" in reason:
+    if "pixels, over" in reason or "bytes, over" in reason:
         return "image over the size bounds"
     return "image has no bytes" if "no bytes" in reason else "image cannot be decoded"
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # json can spell half a surrogate pair
+        return False
+    return True
 
 
 def _is_uid(value: Any) -> bool:

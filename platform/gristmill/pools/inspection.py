@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from gristmill.execution.session import Execution, session
 from gristmill.execution.slices import Slice, SliceWorker, map_slices
 from gristmill.pools import columns
 from gristmill.pools.duplicates import count_duplicates, save_keys
-from gristmill.pools.funnel import LONGEST_CAPTION, Peeked, peek_shards, pin_input
+from gristmill.pools.funnel import Peeked, peek_shards, pin_input, shown
 from gristmill.pools.pool import Pool, read_slice
 
 LANGUAGES_OF = 100_000
@@ -30,6 +30,7 @@ STATS = "stats.json"
 class InspectJob(Job):
     """Counts, sizes, languages, score histograms, duplicate and broken rows of a pool."""
 
+    uri_fields: ClassVar[tuple[str, ...]] = ("pool",)
     pool: str
     """The pool: a folder (any fsspec URI)."""
     language_model: str = ""
@@ -54,7 +55,7 @@ class InspectJob(Job):
         """Count slice by slice, find duplicates, report."""
         pool = Pool(io.absolute(self.pool))
         pool.require([columns.UID])
-        names = [n for f in pool.footers[:1] for n in f.names]
+        names = list(dict.fromkeys(n for f in pool.footers for n in f.names))
         pin_input(run, "pool", pool.identity())
         pieces = pool.slices()
         step = max(pool.num_rows // LANGUAGES_OF, 1)
@@ -199,6 +200,7 @@ def _total(done: Sequence[dict[str, Any]], twice: dict[str, int], pool: Pool) ->
             histograms[name] = np.array(values) + histograms.get(name, 0)
     corrupt = [d["corrupt"] for d in done if "corrupt" in d]
     return {
+        "rows": 0,
         **{name: int(value) for name, value in counts.items()},
         "metadata_files": len(pool.metadata_files),
         "shards": len(pool.shard_files),
@@ -233,5 +235,5 @@ def _report(run: Run, stats: dict[str, Any], samples: Sequence[Peeked]) -> None:
         edges = np.linspace(low, high, len(values) + 1)
         page.plot(name, lambda axes, v=values, e=edges: axes.stairs(v, e, fill=True))  # type: ignore[misc]
     if samples:
-        page.thumbnails("Samples", [(s.image, s.text[:LONGEST_CAPTION]) for s in samples])
+        page.thumbnails("Samples", shown(samples))
     page.save(run.path(REPORT))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gristmill.core import io
 from gristmill.core.errors import BadInputError, CorruptDataError
+from gristmill.core.run import CONFIG, DONE
 from gristmill.execution.slices import Slice
 from gristmill.pools import columns
 
@@ -55,6 +56,7 @@ class Pool:
         Raises:
             BadInputError: There are none.
         """
+        self._refuse_half_made()
         for folder in (io.join(self.uri, "metadata"), self.uri):
             found = io.list_files(folder, ".parquet")
             if found:
@@ -63,6 +65,15 @@ class Pool:
             f"no pool at {io.redact(self.uri)}: it has no metadata/*.parquet; "
             "make one with gristmill pool ingest"
         )
+
+    def _refuse_half_made(self) -> None:
+        """A pool of ours is whole only when its run is."""
+        if not io.exists(io.join(self.uri, CONFIG)) or io.exists(io.join(self.uri, DONE)):
+            return
+        if "hash" in io.read_json(io.join(self.uri, CONFIG)):
+            raise BadInputError(
+                f"the pool {io.redact(self.uri)} is not finished; run what makes it again"
+            )
 
     @cached_property
     def shard_files(self) -> list[str]:

@@ -9,7 +9,7 @@ depend on how many workers there were, and a kill costs at most the shards in ha
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from gristmill.execution.slices import Slice, map_slices
 from gristmill.pools.faces import gather_faces
 from gristmill.pools.funnel import pin_input
 from gristmill.pools.pool import Pool
-from gristmill.pools.reshard_workers import FindKept, WriteShard
+from gristmill.pools.reshard_workers import REPEATED, FindKept, WriteShard, read_kept
 from gristmill.pools.subset import Subset
 
 SHARDS = "shards"
@@ -38,6 +38,7 @@ SIZES = "sizes.json"
 class ReshardJob(Job):
     """Write a subset's pairs as new shards (DataComp's resharder, its known faults left out)."""
 
+    uri_fields: ClassVar[tuple[str, ...]] = ("pool", "subset")
     pool: str
     """The pool whose shards hold the pairs."""
     subset: str
@@ -100,20 +101,22 @@ class ReshardJob(Job):
         pin_input(run, "shards", {"names": names, "bytes": sizes})
         with session(self.execution):
             found = self._find(run, pool, sizes)
-            written = sum(d.get("written", 0) for d in found)
+            counts, written, repeated = _place(run, subset, found)
             if not written:
                 raise BadInputError(
                     f"no uid of {io.redact(self.subset)} is in the shards of "
                     f"{io.redact(self.pool)}: it is another pool's subset"
                 )
-            missing = len(subset) - _listed_found(subset, run, pool, found)
+            missing = len(subset) - written
             if missing and self.require_all:
                 raise BadInputError(f"{missing:,} entries of the subset are in no shard")
             faces = ""
             if self.blur_faces or self.inject_faces:
                 faces = gather_faces(run, pool, self.subset, self.execution)
-            shards = self._write(run, pool, found, faces)
-        self._publish(run, found, shards, len(subset), missing)
+            shards = self._write(run, pool, counts, faces)
+        if repeated:
+            found = [*found, {"dropped": {REPEATED: repeated}}]
+        self._publish(run, found, shards, subset, missing)
 
     def _find(self, run: Run, pool: Pool, sizes: Sequence[int]) -> list[dict[str, Any]]:
         pieces = [
@@ -130,10 +133,7 @@ class ReshardJob(Job):
             skip_corrupt=self.skip_corrupt,
         )
 
-    def _write(
-        self, run: Run, pool: Pool, found: Sequence[dict[str, Any]], faces: str
-    ) -> list[dict[str, Any]]:
-        counts = [d.get("written", 0) for d in found]
+    def _write(self, run: Run, pool: Pool, counts: list[int], faces: str) -> list[dict[str, Any]]:
         ends = np.cumsum(counts)
         pieces = []
         for number, start in enumerate(range(0, int(ends[-1]), self.shard_size)):
@@ -143,7 +143,7 @@ class ReshardJob(Job):
         worker = WriteShard(
             inputs=pool.shard_files,
             counts=counts,
-            kept=run.scratch("kept"),
+            kept=run.scratch("placed"),
             out=run.path(SHARDS),
             shard_format=SHARD_FORMAT,
             window=self.shuffle_buffer,
@@ -163,7 +163,7 @@ class ReshardJob(Job):
         run: Run,
         found: Sequence[dict[str, Any]],
         shards: Sequence[dict[str, Any]],
-        listed: int,
+        subset: Subset,
         missing: int,
     ) -> None:
         dropped = _dropped(found, shards)
@@ -171,7 +171,7 @@ class ReshardJob(Job):
         for number, shard in enumerate(shards):
             name = f"{SHARDS}/{SHARD_FORMAT.format(number)}"
             run.add_output(name, sha256=shard["sha256"], num_bytes=shard["bytes"])
-        io.write_bytes(run.path(SHARDS, SAMPLE_IDS), io.read_bytes(self.subset))
+        subset.save(run.path(SHARDS, SAMPLE_IDS))
         io.write_json(
             run.path(SHARDS, SIZES),
             {SHARD_FORMAT.format(i): s["samples"] for i, s in enumerate(shards)},
@@ -195,14 +195,14 @@ class ReshardJob(Job):
         run.set_summary(
             samples=total,
             shards=len(shards),
-            subset_entries=listed,
+            subset_entries=len(subset),
             not_in_shards=missing,
             blurred=sum(s["blurred"] for s in shards),
             dropped=dropped,
             dropped_total=sum(dropped.values()),
             corrupt_shards=lost,
         )
-        _report(run, found, shards, listed, missing, dropped)
+        _report(run, found, shards, len(subset), missing, dropped)
 
 
 def run_input(run: Run, name: str) -> dict[str, Any]:
@@ -210,17 +210,28 @@ def run_input(run: Run, name: str) -> dict[str, Any]:
     return dict(io.read_json(run.scratch(f"input-{name}.json")))
 
 
-def _listed_found(subset: Subset, run: Run, pool: Pool, found: Sequence[dict[str, Any]]) -> int:
-    """Entries of the subset whose uid some shard holds; a uid that two shards hold counts once."""
-    seen, total = np.zeros(len(subset), bool), 0
-    for number in range(len(pool.shard_files)):
-        if found[number].get("written"):
-            answers = io.map_records(run.scratch("kept", f"{number:06d}.at"), np.dtype("<i8"))
-            first, rows = np.unique(answers[0::2], return_index=True)
-            new = ~seen[first]
-            total += int(answers[1::2][rows[new]].sum())
-            seen[first] = True
-    return total
+def _place(run: Run, subset: Subset, found: Sequence[dict[str, Any]]) -> tuple[list[int], int, int]:
+    """Samples each input shard gives, entries of the subset found, samples whose uid came earlier.
+
+    A uid listed k times is written k times, from the first sample that bears it. Later ones are
+    taken out of their shard's list, which is written anew; doing so twice changes nothing.
+    """
+    seen = np.zeros(len(subset), bool)
+    counts, total, repeated = [], 0, 0
+    for number, outcome in enumerate(found):
+        rows = read_kept(run.scratch("kept"), number) if outcome.get("found") else np.zeros((0, 3))
+        entry = rows[:, 1].astype(np.int64)
+        new = ~seen[entry]
+        seen[entry] = True
+        if not new.all():
+            repeated += int((~new).sum())
+            data = rows[new].astype("<i8").tobytes()
+            io.write_bytes(run.scratch("placed", f"{number:06d}"), data)
+        elif len(rows):
+            io.write_bytes(run.scratch("placed", f"{number:06d}"), rows.astype("<i8").tobytes())
+        counts.append(int(rows[new, 2].sum()))
+        total += counts[-1]
+    return counts, total, repeated
 
 
 def _dropped(found: Sequence[dict[str, Any]], shards: Sequence[dict[str, Any]]) -> dict[str, int]:

@@ -17,10 +17,11 @@ from gristmill.pools.columns import FACES
 from gristmill.pools.faces import FaceBoxes, blur
 from gristmill.pools.image import decode_rgb, encode_webp
 from gristmill.pools.subset import Subset, search
-from gristmill.pools.tar import Sample, TarReader, TarWriter, member_bytes
+from gristmill.pools.tar import Sample, TarReader, TarWriter, member_bytes, read_record
 from gristmill.pools.uid import UID_DTYPE, hex_of_uid, uid_of_hex
 
-OPEN_TARS = 16
+OPEN_TARS = 64
+REPEATED = "uid already in an earlier sample"
 
 
 @dataclass
@@ -36,7 +37,7 @@ class FindKept(SliceWorker):
         self._subset = Subset.load(self.subset, check=False)
 
     def process(self, piece: Slice) -> dict[str, Any]:
-        """Write the places (int64 numbers in the shard) and the entries they answer to."""
+        """Write (place in the shard, entry in the subset, times listed) of each sample to keep."""
         assert self._subset is not None
         number, uids, places, dropped = -1, [], [], Counter[str]()
         with TarReader(piece.payload["uri"]) as reader:
@@ -47,18 +48,20 @@ class FindKept(SliceWorker):
                 except BadInputError:
                     dropped["sample without a uid"] += 1
         wanted = np.array(uids, UID_DTYPE)
-        first = search(self._subset.uids, wanted, "left")
-        times = search(self._subset.uids, wanted, "right") - first
-        rows = np.repeat(np.array(places, np.int64), times)
-        copies = _count_up(times)
-        hit = times > 0
-        answered = np.stack([first[hit], times[hit]], axis=1).astype("<i8")
-        io.write_bytes(
-            io.join(self.kept, piece.name + ".rows"),
-            np.stack([rows, copies], axis=1).astype("<i8").tobytes(),
-        )
-        io.write_bytes(io.join(self.kept, piece.name + ".at"), answered.tobytes())
-        return {"samples": number + 1, "written": len(rows), "dropped": dict(dropped)}
+        entry = search(self._subset.uids, wanted, "left")
+        times = search(self._subset.uids, wanted, "right") - entry
+        listed = np.stack([np.array(places, np.int64), entry, times], axis=1)[times > 0]
+        found = listed[np.sort(np.unique(listed[:, 1], return_index=True)[1])]
+        if repeated := len(listed) - len(found):
+            dropped[REPEATED] = repeated
+        io.write_bytes(io.join(self.kept, piece.name), found.astype("<i8").tobytes())
+        return {"samples": number + 1, "found": len(found), "dropped": dict(dropped)}
+
+
+def read_kept(folder: str, number: int) -> npt.NDArray[np.int64]:
+    """What `FindKept` wrote for an input shard: (place, entry, times), int64 [n, 3]."""
+    data = io.read_bytes(io.join(folder, f"{number:06d}"))
+    return np.frombuffer(data, "<i8").reshape(-1, 3)
 
 
 def _count_up(times: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -73,12 +76,7 @@ def sample_uid(reader: TarReader, sample: Sample) -> tuple[int, int]:
     Raises:
         BadInputError: There is no json, or no uid of 32 hex digits in it.
     """
-    if "json" not in sample.members:
-        raise BadInputError(f"{io.redact(reader.uri)}: sample {sample.key} has no json")
-    try:
-        return uid_of_hex(json.loads(reader.read(sample.members["json"]))["uid"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadInputError(f"{io.redact(reader.uri)}: sample {sample.key}: {error}") from error
+    return uid_of_hex(read_record(reader, sample).get("uid"))
 
 
 @dataclass
@@ -145,10 +143,11 @@ class WriteShard(SliceWorker):
                     if len(open_tars) == OPEN_TARS:
                         open_tars.pop(next(iter(open_tars)))[0].close()
                     reader = stack.enter_context(TarReader(self.inputs[number]))
-                    rows = np.frombuffer(
-                        io.read_bytes(io.join(self.kept, f"{number:06d}.rows")), "<i8"
-                    )
-                    open_tars[number] = (reader, list(reader.samples()), rows.reshape(-1, 2))
+                    rows = read_kept(self.kept, number)
+                    places = np.repeat(rows[:, 0], rows[:, 2])
+                    copies = _count_up(rows[:, 2])
+                    both = np.stack([places, copies], axis=1)
+                    open_tars[number] = (reader, list(reader.samples()), both)
                 reader, samples, rows = open_tars[number]
                 at, copy = rows[place - begins[number]]
                 yield reader, samples[at], int(copy)
@@ -160,7 +159,7 @@ class WriteShard(SliceWorker):
         parts: dict[str, Any] = {e: member_bytes(reader, sample.members[e]) for e in names}
         boxes = self._boxes.of(sample_uid(reader, sample)) if self._boxes else []
         if boxes and self.inject:
-            record = json.loads(bytes(parts["json"]))
+            record = read_record(reader, sample)
             parts["json"] = json.dumps({**record, FACES: boxes}).encode()
         if not (boxes and self.blur and image):
             return parts, False

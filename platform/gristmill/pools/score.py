@@ -8,10 +8,10 @@ join: row i of metadata/N.parquet and of N.npz is sample i of shard N.
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from gristmill.core import io
-from gristmill.core.errors import BadInputError
+from gristmill.core.errors import BadInputError, CorruptDataError
 from gristmill.core.job import Job
 from gristmill.core.plan import Plan
 from gristmill.core.report import Report
@@ -31,6 +31,7 @@ PAIRS_PER_GPU_SECOND = 1500.0
 class ScoreJob(Job):
     """Add clip_{column}_similarity_score and features {column}_img, {column}_txt (DataComp)."""
 
+    uri_fields: ClassVar[tuple[str, ...]] = ("pool", "weights")
     pool: str
     """A pool with shards."""
     arch: str
@@ -42,6 +43,9 @@ class ScoreJob(Job):
     has b32 and l14."""
     batch_size: int = 64
     """Pairs through the model at once."""
+    rebuild_metadata: bool = False
+    """Where a shard has no metadata file of its own with its uids in order, take its rows from the
+    samples' json; columns that these do not hold are lost. Without it such a shard is an error."""
     skip_corrupt: bool = False
     """Go on past shards that cannot be read, counting them."""
     execution: Execution = Execution()
@@ -89,6 +93,7 @@ class ScoreJob(Job):
                 column=self.column,
                 batch_size=self.batch_size,
                 template=pool.metadata_files[0],
+                rebuild=self.rebuild_metadata,
                 out=run.uri,
                 num_gpus=1.0 if cluster_gpus() else 0.0,
             )
@@ -114,6 +119,10 @@ class ScoreJob(Job):
         run.add_output(MANIFEST)
         unscored = sum(d["unscored"] for d in whole)
         corrupt = [d["corrupt"] for d in done if "corrupt" in d]
+        if not rows:
+            raise CorruptDataError(
+                f"no shard could be scored: {corrupt[0] if corrupt else 'empty'}"
+            )
         run.set_summary(
             rows=rows,
             unscored=unscored,

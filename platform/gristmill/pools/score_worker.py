@@ -1,7 +1,7 @@
 """What score's workers do: a shard through both towers, features and metadata beside each other."""
 
 import io as bytes_io
-import json
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,13 +16,13 @@ from gristmill.models.clip import ClipSpec, LoadedClip, load_clip
 from gristmill.pools import columns
 from gristmill.pools.image import decode_rgb
 from gristmill.pools.pool import open_parquet
-from gristmill.pools.tar import Sample, TarReader
+from gristmill.pools.tar import Sample, TarReader, read_record
 from gristmill.pools.uid import uid_of_hex
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FROM_JSON = (columns.URL, columns.WIDTH, columns.HEIGHT, columns.SHA256)
+FROM_JSON = (columns.URL, columns.WIDTH, columns.HEIGHT, columns.SHA256, columns.FACES)
 HISTOGRAM_BINS = 80
 
 
@@ -36,6 +36,7 @@ class ScoreShard(SliceWorker):
     template: str
     """A metadata file of the source, whose columns every file of the result gets."""
     out: str
+    rebuild: bool
     num_gpus: float = 0.0
     _clip: LoadedClip | None = field(default=None, repr=False)
 
@@ -117,6 +118,12 @@ class ScoreShard(SliceWorker):
             if table[columns.UID].to_pylist() == [row[columns.UID] for row in rows]:
                 features = uri.removesuffix(".parquet") + ".npz"
                 return table, _load_npz(features), True
+        if not self.rebuild:
+            raise BadInputError(
+                f"{io.redact(piece.payload['uri'])} has no metadata file of the same name with the "
+                "same uids in the same order; add --rebuild-metadata to take the rows from the "
+                "samples' json, or ingest the shards first"
+            )
         return _in_form_of(pa.Table.from_pylist(rows), self.template), {}, False
 
 
@@ -144,10 +151,10 @@ def _row(reader: TarReader, sample: Sample) -> dict[str, Any]:
     """
     where = f"{io.redact(reader.uri)}: sample {sample.key}"
     try:
-        record = json.loads(reader.read(sample.members["json"]))
-        uid = record["uid"]
+        record = read_record(reader, sample)
+        uid = record.get("uid")
         uid_of_hex(uid)
-    except (KeyError, ValueError, TypeError, BadInputError) as error:
+    except BadInputError as error:
         raise CorruptDataError(f"{where} has no uid; take the tars in with pool ingest") from error
     row = {columns.UID: uid, columns.TEXT: _caption(reader, sample)}
     return row | {name: record.get(name) for name in FROM_JSON}
@@ -174,7 +181,7 @@ def _load_npz(uri: str) -> dict[str, npt.NDArray[Any]]:
     try:
         with np.load(bytes_io.BytesIO(io.read_bytes(uri)), allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, zipfile.BadZipFile) as error:
         raise CorruptDataError(f"{io.redact(uri)} is not a readable .npz: {error}") from error
 
 

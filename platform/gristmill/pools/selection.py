@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from gristmill.core import io
 from gristmill.core.config import to_dict
-from gristmill.core.errors import BadInputError
+from gristmill.core.errors import BadInputError, CorruptDataError
 from gristmill.core.job import Job
 from gristmill.core.plan import Plan
 from gristmill.core.run import Run
@@ -33,6 +33,7 @@ ROWS_PER_SECOND = {"language": 100_000.0, "other": 2_000_000.0}
 class FilterJob(Job):
     """Choose uids of a pool by a filter (DataComp, arXiv:2304.14108, section 3)."""
 
+    uri_fields: ClassVar[tuple[str, ...]] = ("pool",)
     pool: str
     """The pool: a folder (any fsspec URI) with metadata/*.parquet and perhaps shards/*.tar."""
     filter: Filter
@@ -65,10 +66,13 @@ class FilterJob(Job):
         """Fit, judge slice by slice, merge, report."""
         pool = Pool(io.absolute(self.pool))
         pool.require(self.wanted)
-        pieces = pool.slices()
+        # A corrupt row group then takes only itself along.
+        pieces = pool.slices(1) if self.skip_corrupt else pool.slices()
         funnel.pin_input(run, "pool", pool.identity())
-        if hasattr(self.filter, "language_model"):
-            run.add_input("language_model", _language.identity(self.filter.language_model))
+        for part in getattr(self.filter, "parts", (self.filter,)):
+            if hasattr(part, "language_model"):
+                model = _language.identity(part.language_model)
+                funnel.pin_input(run, "language_model", model)
         peek = funnel.peek_shards(pool)
         with session(self.execution):
             facts = ColumnFacts(pieces, run.scratch("facts"), self.execution, self.skip_corrupt)
@@ -82,6 +86,8 @@ class FilterJob(Job):
                 execution=self.execution,
                 skip_corrupt=self.skip_corrupt,
             )
+            if pieces and all("corrupt" in d for d in done):
+                raise CorruptDataError(f"no row group could be read: {done[0]['corrupt']}")
             whole = [(p, d) for p, d in zip(pieces, done, strict=True) if "corrupt" not in d]
             kept = sum(d["kept"] for _, d in whole)
             parts = [io.join(run.scratch("parts"), p.name) for p, _ in whole]
@@ -131,7 +137,11 @@ class _Judge(SliceWorker):
         peeked: dict[str, int] = {}
         for row, table in read_slice(piece, self.wanted):
             uids = parse_uids(table[columns.UID], where=piece.payload["uri"], first_row=row)
-            verdict = self.filter.judge(table)
+            try:
+                verdict = self.filter.judge(table)
+            except UnicodeDecodeError as error:
+                where = f"{io.redact(piece.payload['uri'])}, rows from {row}"
+                raise CorruptDataError(f"{where}: a caption is not UTF-8: {error}") from error
             if verdict.shape != uids.shape or (verdict < 0).any() or (verdict >= len(counts)).any():
                 raise BadInputError(
                     f"{type(self.filter).__name__}.judge must give one verdict a row, from 0 to "

@@ -5,6 +5,7 @@ all the same, for whoever unpacks our output later. A tar that ends early is an 
 """
 
 import contextlib
+import json
 import mmap
 import re
 import shutil
@@ -12,16 +13,17 @@ import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import IO
+from typing import IO, Any
 
 from gristmill.core import io
 from gristmill.core.errors import BadInputError, CorruptDataError
 
 BLOCK = 512
+CHECK_BYTES = 1 << 20
 IMAGE_EXTENSIONS = ("jpg", "png", "jpeg", "webp")
 """In the order open_clip's training looks for them."""
 MAX_NAME_BYTES = 1 << 16
-_SPLIT = re.compile(r"^((?:.*/|)[^./][^.]*)[.]([^/]*)$")
+MAX_RECORD_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class TarReader:
             if len(header) < BLOCK:
                 raise self._corrupt(position, "ends without the end-of-archive mark; truncated?")
             if header == _ZEROS:
+                self._check_rest(position)
                 return
             kind, size = self._checked(header, position)
             start = position + BLOCK
@@ -113,10 +116,11 @@ class TarReader:
         """Samples in order, grouped as webdataset groups: neighbours with the same key."""
         current: Sample | None = None
         for member in self.members():
-            match = _SPLIT.match(member.name)
-            if match is None:
+            folder, slash, base = member.name.rpartition("/")
+            stem, dot, extension = base.partition(".")
+            if not (stem and dot):
                 continue
-            key, extension = match.group(1), match.group(2).lower()
+            key, extension = folder + slash + stem, extension.lower()
             if current is None or key != current.key or extension in current.members:
                 if current is not None:
                     yield current
@@ -124,6 +128,12 @@ class TarReader:
             current.members[extension] = member
         if current is not None:
             yield current
+
+    def _check_rest(self, position: int) -> None:
+        """After the end mark there is nothing but zeros: data there means a damaged header."""
+        for start in range(position, self.num_bytes, CHECK_BYTES):
+            if self.data[start : start + CHECK_BYTES].strip(b"\0"):
+                raise self._corrupt(position, "zeros where a header should be")
 
     def _checked(self, header: bytes, position: int) -> tuple[bytes, int]:
         try:
@@ -208,6 +218,24 @@ class TarWriter:
     def finish(self) -> None:
         """Write the end-of-archive mark."""
         self._target.write(_ZEROS * 2)
+
+
+def read_record(reader: TarReader, sample: Sample) -> dict[str, Any]:
+    """A sample's json, an object of bounded size; empty when it has none.
+
+    Raises:
+        BadInputError: It is too large, too deep, or not an object.
+    """
+    member = sample.members.get("json")
+    if member is None:
+        return {}
+    try:
+        record = json.loads(reader.read(member)) if member.size <= MAX_RECORD_BYTES else None
+    except (ValueError, RecursionError):
+        record = None
+    if not isinstance(record, dict):
+        raise BadInputError(f"{io.redact(reader.uri)}: sample {sample.key}: json is not an object")
+    return record
 
 
 def member_bytes(reader: TarReader, member: Member) -> memoryview:

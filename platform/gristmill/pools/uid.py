@@ -24,7 +24,8 @@ def pair_uid(image_sha256: str, text: str, url: str = "") -> str:
         url: Where the image came from; empty when unknown.
     """
     digest = hashlib.blake2b(digest_size=16, person=b"gristmill.pair")
-    for part in (image_sha256.encode(), text.encode("utf-8", "surrogatepass"), url.encode()):
+    words = (image_sha256, text, url)
+    for part in (word.encode("utf-8", "surrogatepass") for word in words):
         digest.update(len(part).to_bytes(8, "little"))
         digest.update(part)
     return digest.hexdigest()

@@ -52,12 +52,12 @@ class Urls(Source):
 
     def pieces(self, shard_size: int, scratch: str) -> list[Slice]:
         """Fetch (going on where an earlier run stopped), then a slice a fetched tar."""
+        names = read_footer(self._files()[0]).names
         os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network at import
         try:
             import img2dataset
         except ImportError as error:
             raise MissingExtraError("img2dataset", "fetch") from error
-        names = read_footer(self._files()[0]).names
         known = [c for c in (columns.UID, columns.FACES, columns.SHA256) if c in names]
         img2dataset.download(
             url_list=io.absolute(self.table),

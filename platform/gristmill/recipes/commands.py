@@ -3,11 +3,10 @@
 import difflib
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from gristmill import __version__
 from gristmill.core.cli import Command, guarded, invoke, parse, recipes_of, table
-from gristmill.core.errors import BadInputError
 
 COMMANDS: dict[str, dict[str, Command]] = {
     "pool": {
@@ -100,12 +99,11 @@ def dispatch(words: list[str]) -> int:
     return run_command(f"gristmill {group} {verb}", verbs[verb], rest)
 
 
-def _usage(
-    problem: str, word: str, known: dict[str, Command] | dict[str, dict[str, Command]]
-) -> int:
+def _usage(problem: str, word: str, known: Iterable[str]) -> int:
     near = difflib.get_close_matches(word, known, n=1)
     hint = f"; perhaps you meant {near[0]}" if near else ""
-    print(f"error: {problem}{hint}; see gristmill --help", file=sys.stderr)
+    names = ", ".join(word for word in known if word)
+    print(f"error: {problem}{hint}; known: {names}", file=sys.stderr)
     return 2
 
 
@@ -131,9 +129,7 @@ def run_command(prog: str, command: Command, words: list[str]) -> int:
     elif expression is not None and not name.startswith("-"):
         job = expression(name)
     else:
-        near = difflib.get_close_matches(name, recipes, n=1)
-        hint = f"; perhaps you meant {near[0]}" if near else ""
-        raise BadInputError(f"no {command.recipe_word} {name!r}{hint}; known: {', '.join(recipes)}")
+        return _usage(f"no {command.recipe_word} {name!r}", name, recipes)
     return invoke(parse(type(job), rest, prog=f"{prog} {name}", about=command.help, default=job))
 
 

@@ -34,14 +34,31 @@ def save(folder: str, epoch: int, content: dict[str, Any], *, keep: int) -> None
         epoch: Epochs done.
         content: `name`, `state_dict`, `optimizer` and plain values; `epoch` is added.
         keep: How many to keep; 0 keeps all.
+
+    Raises:
+        OSError: It cannot be written, as when the disk is full. torch hides that in its own error.
     """
     import torch
 
-    with io.open_write(io.join(folder, f"epoch_{epoch}.pt")) as file:
-        torch.save({"epoch": epoch, **content}, file)
+    try:
+        with io.open_write(io.join(folder, f"epoch_{epoch}.pt")) as file:
+            torch.save({"epoch": epoch, **content}, file)
+    except RuntimeError as error:
+        hidden = _os_error(error)
+        if hidden is None:
+            raise
+        raise hidden from error
     if keep:
         for old in epochs_done(folder)[:-keep]:
             io.remove(io.join(folder, f"epoch_{old}.pt"))
+
+
+def _os_error(error: BaseException) -> OSError | None:
+    """The OSError that led to another error, if one did."""
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, OSError):
+        seen = seen.__cause__ or seen.__context__
+    return seen
 
 
 def load(folder: str, epoch: int) -> dict[str, Any]:

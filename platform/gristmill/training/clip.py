@@ -11,7 +11,7 @@ import torch
 from open_clip_train.params import get_default_params
 from open_clip_train.scheduler import cosine_lr
 
-from gristmill.models.clip import check_arch
+from gristmill.models.clip import check_arch, tokenizer_of
 from gristmill.training.scales import Scale
 from gristmill.training.steps import Steps
 
@@ -89,7 +89,7 @@ def build(scale: Scale, place: Place, steps: Steps, *, seed: int, precision: str
         ),
         set_learning_rate=cosine_lr(optimizer, scale.learning_rate, scale.warmup, steps.total),
         transform=transform,
-        tokenizer=open_clip.get_tokenizer(scale.model),
+        tokenizer=tokenizer_of(scale.model),
     )
 
 

@@ -7,12 +7,15 @@ Stages and order are those of `get_wds_dataset` in open_clip_train/data.py with
    process's seed and the epoch, as the draw of shards does there. So runs repeat.
 2. From the second epoch on, a loader process reseeds its generators (crops use torch's) from the
    same two. So a run resumed at an epoch's start goes on as the undisturbed one.
-3. Without loader processes open_clip draws the same shards in every epoch; here the epoch counts.
+3. Without loader processes open_clip draws the same shards in every epoch, whatever the seed; here
+   epoch and seed count.
 4. Any URI that fsspec reads is a shard; open_clip pipes s3:// through the AWS command.
 5. Drops are counted by reason and bounded (`drops.py`); broken pictures found only while cropping
    are dropped too, where open_clip ends. A tar cut off between two members is noticed.
 6. Only captions and images are decoded. open_clip decodes every member, and webdataset unpickles
    `.pyd`, `.pickle` and `.pth`: code execution for whoever made the tar.
+7. Captions of more than 64 KiB are dropped, and endless words cut where the tokens end
+   (`models/clip.py`): open_clip's tokenizer takes minutes over a long one.
 """
 
 import random
@@ -40,6 +43,8 @@ from gristmill.training.shards import IMAGE_MEMBERS, TEXT_MEMBER
 
 SHUFFLE_SIZE, SHUFFLE_INITIAL = 5000, 1000
 """Samples in the shuffle buffer, and how many it holds before the first comes out (open_clip's)."""
+SEED_STRIDE = 1_000_000
+"""Apart from seed to seed, without loader processes; webdataset's ranks are 1,000 apart."""
 END_BYTES = 1024
 """Zeros at the end of a tar."""
 MAX_IMAGE_PIXELS = 89_478_485
@@ -58,13 +63,20 @@ class StreamSpec:
     """Batches that each loader process makes in an epoch."""
     loader_workers: int
     """Loader processes; 0 loads in the rank itself."""
+    seed: int
+    """Of the training. Loader processes have it from the rank's generators; the rank has not."""
 
 
-def stream_seed(epoch: int) -> int:
+def rank_seed(seed: int) -> int:
+    """Seed of a rank that loads by itself; open_clip's at seed 0."""
+    return int(wds.utils.pytorch_worker_seed()) + seed * SEED_STRIDE
+
+
+def stream_seed(seed: int, epoch: int) -> int:
     """Seed of this process's draws in an epoch, distinct over ranks, processes and epochs."""
     if torch.utils.data.get_worker_info() is not None:
         return int(pytorch_worker_seed(epoch))
-    return int(wds.utils.pytorch_worker_seed()) + epoch
+    return rank_seed(seed) + epoch
 
 
 def reseed(seed: int) -> None:
@@ -82,16 +94,16 @@ class _Shards(ResampledShards2):  # type: ignore[misc]
             list(spec.shards),
             weights=list(spec.weights) if spec.weights is not None else None,
             deterministic=True,
-            worker_seed=None if spec.loader_workers else wds.utils.pytorch_worker_seed,
+            worker_seed=None if spec.loader_workers else partial(rank_seed, spec.seed),
             epoch=epoch,
         )
-        self._drops = drops
+        self._seed, self._drops = spec.seed, drops
 
     def __iter__(self) -> Iterator[dict[str, str]]:
         Image.MAX_IMAGE_PIXELS = MAX_IMAGE_PIXELS
         epoch = self.epoch.get_value()
         if epoch:
-            reseed(stream_seed(epoch))
+            reseed(stream_seed(self._seed, epoch))
         yield from super().__iter__()
 
 
@@ -138,11 +150,11 @@ def open_tars(shards: Iterator[dict[str, str]], *, drops: Drops) -> Iterator[dic
 class _Shuffle:
     """open_clip's sample shuffle with a seed of its own."""
 
-    def __init__(self, epoch: SharedEpoch) -> None:
-        self._epoch = epoch
+    def __init__(self, seed: int, epoch: SharedEpoch) -> None:
+        self._seed, self._epoch = seed, epoch
 
     def __call__(self, samples: Iterator[Any]) -> Iterator[Any]:
-        rng = random.Random(stream_seed(self._epoch.get_value()))
+        rng = random.Random(stream_seed(self._seed, self._epoch.get_value()))
         return shuffle_samples(samples, SHUFFLE_SIZE, SHUFFLE_INITIAL, rng)
 
 
@@ -179,7 +191,7 @@ def make_loader(
         partial(tar_file_expander, handler=drops.unreadable),
         group_by_keys_nothrow,
         wds.map(drops.read),
-        _Shuffle(epoch),
+        _Shuffle(spec.seed, epoch),
         wds.select(drops.usable),
         wds.decode("pilrgb", only=[TEXT_MEMBER, *IMAGE_MEMBERS], handler=drops.undecodable),
         wds.rename(image="jpg;png;jpeg;webp", text=TEXT_MEMBER),

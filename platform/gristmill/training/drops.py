@@ -8,7 +8,9 @@ import multiprocessing
 from typing import Any
 
 from gristmill.core.errors import BadInputError
-from gristmill.training.shards import IMAGE_MEMBERS, TEXT_MEMBER, no_pairs
+from gristmill.models.clip import MAX_CAPTION_BYTES
+from gristmill.training.preflight import no_pairs
+from gristmill.training.shards import IMAGE_MEMBERS, TEXT_MEMBER
 
 REASONS = (
     "no_caption",
@@ -18,7 +20,8 @@ REASONS = (
     "too_many_pixels",
     "bad_shard",
 )
-"""`bad_shard` counts reads of a tar that broke off; the others count samples."""
+"""`bad_shard` counts reads of a tar that broke off; the others count samples. A `bad_caption` is
+not UTF-8, or longer than 64 KiB."""
 GIVE_UP_AFTER = 20_000
 """Drops in a row, without one usable sample, after which a loader process stops."""
 
@@ -45,8 +48,10 @@ class Drops:
             self._stop()
 
     def read(self, sample: dict[str, Any]) -> dict[str, Any]:
-        """Pass on a sample as it comes out of a tar."""
+        """Pass on a sample as it comes out of a tar, without a caption that is too long to keep."""
         self._shards_since_sample = 0
+        if len(sample.get(TEXT_MEMBER, b"")) > MAX_CAPTION_BYTES:
+            sample[TEXT_MEMBER] = None  # counted after the shuffle, whose order must not change
         return sample
 
     def usable(self, sample: dict[str, Any]) -> bool:
@@ -55,6 +60,8 @@ class Drops:
             return not self._drop("no_caption")
         if not any(ending in sample for ending in IMAGE_MEMBERS):
             return not self._drop("no_image")
+        if sample[TEXT_MEMBER] is None:
+            return not self._drop("bad_caption")
         return True
 
     def undecodable(self, error: Exception) -> bool:

@@ -12,8 +12,10 @@ from gristmill.core.plan import Plan
 from gristmill.core.run import REPORT, Run
 from gristmill.execution.session import Execution, session
 from gristmill.training import checkpoint, cost
-from gristmill.training.scales import Scale, overrides
-from gristmill.training.shards import Source, check_members, parse_weights, resolve
+from gristmill.training.preflight import check_members
+from gristmill.training.rules import Departure, Rounding, departures
+from gristmill.training.scales import Scale
+from gristmill.training.shards import Source, parse_weights, resolve
 from gristmill.training.steps import Steps, count_steps
 
 Precision = Literal["auto", "amp", "amp_bf16", "bf16", "fp16", "fp32"]
@@ -35,21 +37,23 @@ class TrainClipJob(Job):
     seed: int = 0
     """Of weights, shards, shuffle and crops. The same seed and workers give the same losses."""
     precision: Precision = "auto"
-    """open_clip's name for it. auto: amp on GPUs, fp32 on CPUs."""
+    """open_clip's name for it. auto: amp on GPUs, fp32 on CPUs. Pure bf16 and fp16 need
+    --allow-override."""
     accum_freq: int = 1
     """Micro-batches to a step: less memory, the same contrastive batch, about half the speed."""
     num_checkpoints: int = 5
-    """Checkpoints, evenly spaced; a killed training resumes from the newest."""
+    """Checkpoints, evenly spaced; a killed training resumes from the newest. Samples between two
+    are rounded up to whole batches; so many that this adds 1 % need --allow-override."""
     keep_checkpoints: int = 0
     """How many of the newest to keep; 0 keeps all."""
     loader_workers: int = 4
     """Loader processes a worker; 0 loads in the worker itself."""
     grad_clip_norm: float | None = None
-    """Largest norm of the gradient."""
+    """Largest norm of the gradient. DataComp clips none, so this needs --allow-override."""
     max_failures: int = 3
     """How often the workers may be restarted after one of them died."""
     allow_override: bool = False
-    """Let fields of the scale be changed; the run is then marked as non-comparable."""
+    """Let what the scale fixes be changed; the run is then marked as non-comparable."""
     execution: Execution = field(default_factory=Execution)
     """Where to run. `workers` is the number of ranks; 0: one a GPU, or one on a CPU."""
 
@@ -61,13 +65,14 @@ class TrainClipJob(Job):
                 raise BadInputError(f"{name} must be {least} or more, not {getattr(self, name)}")
         if self.grad_clip_norm is not None and not self.grad_clip_norm > 0:
             raise BadInputError(f"grad_clip_norm must be above 0, not {self.grad_clip_norm}")
-        changed = overrides(self.scale)
-        if changed and not self.allow_override:
-            name, (published, given) = next(iter(changed.items()))
+        found = self._departures()
+        if found and not self.allow_override:
             raise BadInputError(
-                f"{name} is {given!r}, but scale {self.scale.name!r} fixes it at {published!r}; "
-                "take it back, or add --allow-override and get a non-comparable run"
+                f"{found[0].name} is {found[0].given}, but scale {self.scale.name!r} fixes it at "
+                f"{found[0].published}; take it back, or add --allow-override and get a "
+                "non-comparable run"
             )
+        self.steps(1)  # refuses settings that leave no whole batch or step
         if isinstance(self.data, str):
             if not self.data:
                 raise BadInputError("no data; give --data a folder of WebDataset tars")
@@ -75,8 +80,25 @@ class TrainClipJob(Job):
 
     @property
     def comparable(self) -> bool:
-        """Whether the result may stand beside others of its scale."""
-        return not overrides(self.scale)
+        """Whether the result may stand beside others of its scale: see `training/rules.py`."""
+        return not self._departures()
+
+    def why_not_comparable(self) -> str:
+        """What sets this run apart from its scale; empty if nothing does."""
+        return ", ".join(str(departure) for departure in self._departures())
+
+    def _departures(self) -> list[Departure]:
+        rounding = Rounding(
+            accum_freq=self.accum_freq,
+            num_checkpoints=self.num_checkpoints,
+            loader_workers=self.loader_workers,
+        )
+        return departures(
+            self.scale,
+            rounding=rounding,
+            precision=self.precision,
+            grad_clip_norm=self.grad_clip_norm,
+        )
 
     def steps(self, num_workers: int) -> Steps:
         """Batch sizes and counts on so many ranks."""
@@ -136,13 +158,6 @@ class TrainClipJob(Job):
             said.append(f"{workers} workers hold only {steps.micro_batch_size} pairs each")
         return said
 
-    def why_not_comparable(self) -> str:
-        """What sets this run apart from its scale."""
-        return ", ".join(
-            f"{name} {given!r} instead of {published!r}"
-            for name, (published, given) in overrides(self.scale).items()
-        )
-
     def execute(self, run: Run) -> None:
         """Train, or resume, to the last checkpoint; then report."""
         sources = resolve(self.data, self.data_weights)
@@ -200,6 +215,7 @@ class TrainClipJob(Job):
                 micro_batch_size=steps.micro_batch_size,
                 loader_batches=steps.loader_batches,
                 loader_workers=self.loader_workers,
+                seed=self.seed,
             ),
             data_name=" :: ".join(source.uri for source in sources),
             checkpoints=run.path(checkpoint.FOLDER),

@@ -8,7 +8,6 @@ rank that outlives a killed driver for a moment cannot write beside the next one
 
 import errno
 import logging
-import os
 import tempfile
 import threading
 import time
@@ -18,14 +17,20 @@ from typing import Any
 import ray
 import ray.train
 import ray.train.torch
+from ray.exceptions import RayActorError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from gristmill.core import errors
+from gristmill.core import errors, io
 from gristmill.core.errors import BadInputError, GristmillError, RunError
 from gristmill.execution.session import cluster_cpus, cluster_gpus
+from gristmill.execution.slices import DISK_FULL
+from gristmill.training import checkpoint
 from gristmill.training.loop import TrainSpec, train
 
 POLL_SECONDS = 0.25
 SETTLE_SECONDS = 0.05
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a restart does not mend."""
 logger = logging.getLogger(__name__)
 
 
@@ -91,12 +96,14 @@ def launch(
         num_workers: Ranks.
         use_gpu: One GPU a rank, over NCCL; else one CPU, over Gloo.
         max_failures: How many times a dead rank may restart the group.
-        on_record: Gets rank 0's records in this thread, in order.
+        on_record: Gets rank 0's records of starts, steps and epochs in this thread, in order.
 
     Raises:
-        GristmillError: What a rank raised about its input; or RunError when ranks kept failing.
+        GristmillError: What a rank raised about its input; or RunError when ranks kept failing,
+            the disk is full, or checkpoints land where this process does not see them.
     """
-    mailbox = ray.remote(_Mailbox).options(num_cpus=0).remote()
+    _warn_of_private_disks(spec.checkpoints)
+    mailbox = _make_mailbox()
     config = {"spec": spec, "mailbox": mailbox}
     with tempfile.TemporaryDirectory(
         prefix="gristmill-train-", ignore_cleanup_errors=True
@@ -112,7 +119,7 @@ def launch(
                 failure_config=ray.train.FailureConfig(max_failures=max_failures),
             ),
         )
-        failure = _fit(trainer, mailbox, on_record)
+        failure = _fit(trainer, mailbox, _Delivery(spec, on_record))
     if failure is not None:
         raise RunError(
             f"training failed for good: {_first_line(failure)}; the same command resumes from the "
@@ -120,10 +127,51 @@ def launch(
         ) from failure
 
 
-def _fit(
-    trainer: Any, mailbox: Any, on_record: Callable[[dict[str, Any]], None]
-) -> BaseException | None:
-    """Run the trainer in a thread and pass on records meanwhile; what it raised, if anything.
+def _make_mailbox() -> Any:
+    """A mailbox on this process's own machine, so that it lives as long as this process."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(_Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
+
+
+def _warn_of_private_disks(checkpoints: str) -> None:
+    nodes = sum(bool(node["Alive"]) for node in ray.nodes())
+    if nodes > 1 and io.is_local(checkpoints):
+        logger.warning(
+            "--out is a local path on a cluster of %d machines: each of them must see the same "
+            "folder at %s (a shared file system), or give --out a URI such as s3://bucket/run",
+            nodes,
+            checkpoints,
+        )
+
+
+class _Delivery:
+    """Hands records to the run, and looks for each checkpoint that a rank says it has saved."""
+
+    def __init__(self, spec: TrainSpec, on_record: Callable[[dict[str, Any]], None]) -> None:
+        self._checkpoints, self._on_record = spec.checkpoints, on_record
+
+    def __call__(self, record: dict[str, Any]) -> None:
+        if record["kind"] == "saved":
+            return self._look_for(record["epoch"] + 1)
+        try:
+            self._on_record(record)
+        except OSError as error:
+            if error.errno not in DISK_ERRORS:
+                raise
+            raise RunError(_disk_error(error)) from error
+
+    def _look_for(self, epoch: int) -> None:
+        here = checkpoint.epochs_done(self._checkpoints)
+        if max(here, default=0) < epoch:  # an older one may have been removed since
+            raise RunError(
+                f"a worker saved epoch_{epoch}.pt in {io.redact(self._checkpoints)}, but it is not "
+                "there for the driver: they run on machines with disks of their own; give --out a "
+                "folder that all of them share, or a URI such as s3://bucket/run"
+            )
+
+
+def _fit(trainer: Any, mailbox: Any, deliver: _Delivery) -> BaseException | None:
+    """Run the trainer in a thread and deliver records meanwhile; what it raised, if anything.
 
     Raises what a rank left in the mailbox as fatal.
 
@@ -140,17 +188,37 @@ def _fit(
 
     thread = threading.Thread(target=run, name="ray-train-fit", daemon=True)
     thread.start()
-    running, fatal = True, None
-    while running and fatal is None:
+    running = True
+    while running:
         thread.join(POLL_SECONDS)
         running = thread.is_alive()
-        records, fatal = ray.get(mailbox.take.remote())
-        for record in records:
-            on_record(record)
-        mailbox.written.remote(len(records))
-    if fatal is not None:  # the group that Ray restarts now sees it too and ends by itself
-        raise _rebuilt(fatal)
+        fatal = _deliver_all(mailbox, deliver)
+        if fatal is not None:  # the group that Ray restarts now sees it too and ends by itself
+            raise _rebuilt(fatal)
     return raised[0] if raised else None
+
+
+def _deliver_all(mailbox: Any, deliver: _Delivery) -> dict[str, Any] | None:
+    """Deliver what has come in; why the training must end, if it must.
+
+    Raises:
+        RunError: The mailbox has died, or a record cannot be delivered.
+    """
+    try:
+        records, fatal = ray.get(mailbox.take.remote())
+    except RayActorError as error:
+        raise RunError(
+            f"the process that carries the workers' records died ({_first_line(error)}); "
+            "the same command resumes from the newest checkpoint"
+        ) from error
+    try:
+        for record in records:
+            deliver(record)
+    except BaseException:
+        ray.kill(mailbox)  # ranks that wait for their records end, rather than train on unheard
+        raise
+    mailbox.written.remote(len(records))
+    return fatal
 
 
 def _rank_main(config: dict[str, Any]) -> None:
@@ -169,30 +237,37 @@ def _rank_main(config: dict[str, Any]) -> None:
     try:
         train(spec, place, lambda record: _send(mailbox, record))
     except (GristmillError, OSError) as error:
-        if isinstance(error, OSError) and error.errno != errno.ENOSPC:
-            raise
         why = {"kind": type(error).__name__, "text": str(error)}
+        if isinstance(error, OSError):
+            if error.errno not in DISK_ERRORS:
+                raise
+            why = {"kind": RunError.__name__, "text": _disk_error(error)}
         ray.get(mailbox.post_fatal.remote(why))
         if place.world_size > 1:
             raise  # the other ranks wait for this one; only a failure of the group frees them
 
 
 def _send(mailbox: Any, record: dict[str, Any]) -> None:
-    """Post a record; an `epoch` one is waited for until the driver has written it."""
+    """Post a record; on those around a checkpoint, wait until the driver has dealt with it."""
     mailbox.post.remote(record)  # calls of one caller arrive in order
-    if record["kind"] == "epoch":
+    if record["kind"] in ("epoch", "saved"):
         while not ray.get(mailbox.settled.remote()):
             time.sleep(SETTLE_SECONDS)
 
 
-def _rebuilt(fatal: dict[str, Any]) -> Exception:
+def _rebuilt(fatal: dict[str, Any]) -> GristmillError:
     """The error a rank left, as it would have been raised here."""
-    kind = getattr(errors, fatal["kind"], None)
-    if isinstance(kind, type) and issubclass(kind, GristmillError):
-        error: Exception = kind.__new__(kind, fatal["text"])
-        error.args = (fatal["text"],)
-        return error
-    return OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} ({fatal['text']})")
+    kind = getattr(errors, fatal["kind"], RunError)
+    error: GristmillError = kind.__new__(kind, fatal["text"])
+    error.args = (fatal["text"],)
+    return error
+
+
+def _disk_error(error: OSError) -> str:
+    """What to say when a file cannot be written for want of room."""
+    if error.errno == errno.EFBIG:
+        return f"a file is larger than this system lets it be ({error}); raise that limit (ulimit)"
+    return f"{DISK_FULL}: {error}"
 
 
 def _first_line(error: BaseException) -> str:

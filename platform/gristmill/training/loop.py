@@ -50,7 +50,7 @@ class TrainSpec:
 
 
 def train(spec: TrainSpec, place: Place, post: Post) -> None:
-    """Train to the end. Records go to `post` on rank 0: `start`, `step` and `epoch` kinds.
+    """Train to the end. Records go to `post` on rank 0: `start`, `step`, `epoch`, `saved` kinds.
 
     Raises:
         BadInputError: The data has nothing usable, or the loss is no longer a number.
@@ -83,6 +83,7 @@ def train(spec: TrainSpec, place: Place, post: Post) -> None:
             checkpoint.save(
                 spec.checkpoints, epoch + 1, _content(spec, trainee), keep=spec.keep_checkpoints
             )
+            tell({"kind": "saved", "epoch": epoch})
         fault_point(f"epoch:{epoch}:{place.rank}")
 
 

@@ -7,22 +7,19 @@ listed, and a dense set that lacks shards is refused instead of shrinking the da
 
 import hashlib
 import json
-import re
-import tarfile
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from typing import Any
 
 from gristmill.core import io
 from gristmill.core.errors import BadInputError
 from gristmill.core.run import CONFIG, DONE
+from gristmill.training.origin import manifests, parent, refuse_unfinished
 
 META = "meta.json"
 IMAGE_MEMBERS = ("jpg", "png", "jpeg", "webp")
 """Member endings that open_clip takes as the image."""
 TEXT_MEMBER = "txt"
-HEADERS_READ = 64
-"""Member names read from the start of a shard to see what it holds."""
-SHARDS_SAMPLED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +40,8 @@ class Source:
     """How often one of its shards is drawn, relative to one shard of another source."""
     meta_sha256: str = ""
     """Over all meta.json below it; empty when there is none."""
+    manifests: tuple[str, ...] = ()
+    """SHA-256 of the DONE of each run that wrote the shards, if these list every one of them."""
 
     @property
     def num_bytes(self) -> int:
@@ -50,17 +49,29 @@ class Source:
         return sum(shard.num_bytes for shard in self.shards)
 
     def identity(self) -> dict[str, Any]:
-        """What pins this source in a manifest: names and sizes of shards, and meta.json."""
-        base = io.absolute(self.uri).rstrip("/") + "/"
-        listing = [(s.uri.removeprefix(base), s.num_bytes) for s in self.shards]
+        """What pins this source in a manifest, however `--data` spells it.
+
+        Always the names and sizes of shards. When runs of ours wrote them, also the hash of the
+        runs' DONE, which lists the SHA-256 of every shard; other tars are not hashed.
+        """
+        base = _common_folder([shard.uri for shard in self.shards])
+        listing = sorted((s.uri.removeprefix(base), s.num_bytes) for s in self.shards)
         digest = hashlib.sha256(json.dumps(listing).encode()).hexdigest()
         return {
             "shards": len(self.shards),
             "bytes": self.num_bytes,
             "listing_sha256": digest,
             "meta_sha256": self.meta_sha256,
+            "reshard_manifest_sha256": " ".join(self.manifests),
+            "pinned_by": "reshard manifest" if self.manifests else "names and sizes",
             "weight": self.weight,
         }
+
+
+def _common_folder(uris: list[str]) -> str:
+    """The deepest folder that holds all files, with a slash at its end."""
+    prefix = os.path.commonprefix([uri.rpartition("/")[0] + "/" for uri in uris])
+    return prefix.rpartition("/")[0] + "/"
 
 
 def resolve(data: str, data_weights: str = "") -> list[Source]:
@@ -105,12 +116,10 @@ def parse_weights(data_weights: str, parts: list[str]) -> list[float] | list[Non
 
 def _source(part: str, weight: float | None) -> Source:
     uri = io.absolute(part)
-    if uri.endswith(".tar"):
-        shards = _named_tars(uri)
-        metas: list[str] = []
-    else:
-        _refuse_unfinished_run(uri)
-        shards, metas = _listed(uri)
+    named = uri.endswith(".tar")
+    found = _named_tars(uri) if named else _listed(uri)
+    refuse_unfinished(found.folders)
+    shards = found.shards
     if not shards:
         raise BadInputError(f"no .tar shards at {io.redact(uri)}; give a folder of WebDataset tars")
     empty = [s for s in shards if s.num_bytes == 0]
@@ -120,51 +129,66 @@ def _source(part: str, weight: float | None) -> Source:
             f"{io.redact(empty[0].uri)}; write them again"
         )
     digest = hashlib.sha256()
-    for meta in metas:
-        _check_dense(meta, shards)
+    for meta in found.metas:
+        if not named:  # who names tars may well mean only some of them
+            _check_dense(meta, shards)
         digest.update(io.read_bytes(meta))
     return Source(
         uri=io.redact(uri),
         shards=tuple(shards),
         weight=weight,
-        meta_sha256=digest.hexdigest() if metas else "",
+        meta_sha256=digest.hexdigest() if found.metas else "",
+        manifests=manifests(found.folders, {s.uri: s.num_bytes for s in shards}),
     )
 
 
-def _named_tars(uri: str) -> list[Shard]:
+@dataclass(kw_only=True)
+class _Found:
+    """What lies at a part of `--data`."""
+
+    shards: list[Shard] = field(default_factory=list)
+    metas: list[str] = field(default_factory=list)
+    """URIs of meta.json files, sorted."""
+    folders: set[str] = field(default_factory=set)
+    """Folders that may be runs: above the shards, beside them, and between."""
+
+
+def _named_tars(uri: str) -> _Found:
     import braceexpand
 
     names = list(braceexpand.braceexpand(uri))
     missing = [name for name in names if not io.exists(name)]
     if missing:
         raise BadInputError(f"no shard at {io.redact(missing[0])} ({len(missing)} are missing)")
-    return [Shard(uri=name, num_bytes=io.size_bytes(name)) for name in names]
+    beside = {parent(name) for name in names} - {""}
+    metas = [meta for folder in sorted(beside) if io.exists(meta := io.join(folder, META))]
+    return _Found(
+        shards=[Shard(uri=name, num_bytes=io.size_bytes(name)) for name in names],
+        metas=metas,
+        folders=(beside | {parent(folder) for folder in beside}) - {""},
+    )
 
 
-def _refuse_unfinished_run(uri: str) -> None:
-    if io.exists(io.join(uri, CONFIG)) and not io.exists(io.join(uri, DONE)):
-        raise BadInputError(
-            f"{io.redact(uri)} is an unfinished run (no {DONE}); let it finish first"
-        )
-
-
-def _listed(uri: str) -> tuple[list[Shard], list[str]]:
+def _listed(uri: str) -> _Found:
     """All tars and meta.json files below a folder, sorted by path; hidden ones are left out."""
     fs, path = io.filesystem(uri)
     fs.invalidate_cache(path)
     base = path.rstrip("/")
-    found: dict[str, Any] = fs.find(path, detail=True) if fs.isdir(path) else {}
-    shards, metas = [], []
-    for name in sorted(found):
+    files: dict[str, Any] = fs.find(path, detail=True) if fs.isdir(path) else {}
+    found = _Found(folders={uri, parent(uri)} - {""})
+    for name in sorted(files):
         relative = name[len(base) :].lstrip("/")
         if any(piece.startswith(".") for piece in relative.split("/")):
             continue
+        last = relative.split("/")[-1]
         if relative.endswith(".tar"):
-            size = int(found[name].get("size") or 0)
-            shards.append(Shard(uri=io.join(uri, relative), num_bytes=size))
-        elif relative.split("/")[-1] == META:
-            metas.append(io.join(uri, relative))
-    return shards, metas
+            size = int(files[name].get("size") or 0)
+            found.shards.append(Shard(uri=io.join(uri, relative), num_bytes=size))
+        elif last == META:
+            found.metas.append(io.join(uri, relative))
+        elif last in (CONFIG, DONE):
+            found.folders.add(parent(io.join(uri, relative)))
+    return found
 
 
 def _check_dense(meta: str, shards: list[Shard]) -> None:
@@ -185,55 +209,3 @@ def _check_dense(meta: str, shards: list[Shard]) -> None:
             f"{io.redact(folder)} should hold {count} shards by its {META}, has {len(here)} "
             f"({what}); copy or reshard it again"
         )
-
-
-def check_members(sources: list[Source]) -> None:
-    """Look at the first members of a few shards: training needs captions and images.
-
-    This sees in a second what the data loader could only find out after a whole pass; open_clip
-    hangs on such data (open_clip#1016).
-
-    Raises:
-        BadInputError: No shard looked at has both a caption and an image for one key.
-    """
-    for source in sources:
-        looked = [_members(shard.uri) for shard in source.shards[:SHARDS_SAMPLED]]
-        if any(_has_pair(names) for names in looked):
-            continue
-        names = [name for listing in looked for name in listing]
-        if names or len(looked) == len(source.shards):
-            raise no_pairs(
-                source.uri,
-                f"the first shards hold members such as {', '.join(names[:3]) or '(none)'}",
-            )
-
-
-def no_pairs(where: str, found: str) -> BadInputError:
-    """The error for data that has nothing to train on."""
-    return BadInputError(
-        f"no sample in {where} has both caption and image: {found}; a sample needs "
-        f"KEY.{TEXT_MEMBER} and one of {', '.join('KEY.' + end for end in IMAGE_MEMBERS)}"
-    )
-
-
-def _members(uri: str) -> list[str]:
-    """The first member names of a tar; what a broken one yields before it breaks."""
-    names: list[str] = []
-    try:
-        with io.open_read(uri) as file, tarfile.open(fileobj=file, mode="r|*") as tar:
-            for member in tar:
-                names.append(member.name)
-                if len(names) == HEADERS_READ:
-                    break
-    except (tarfile.TarError, EOFError):
-        pass  # counted when it is read; one broken shard does not stop a training
-    return names
-
-
-def _has_pair(names: list[str]) -> bool:
-    endings: dict[str, set[str]] = {}
-    for name in names:
-        match = re.match(r"^((?:.*/|)[^.]+)[.]([^/]*)$", name)
-        if match:
-            endings.setdefault(match.group(1), set()).add(match.group(2).lower())
-    return any(TEXT_MEMBER in e and e & set(IMAGE_MEMBERS) for e in endings.values())

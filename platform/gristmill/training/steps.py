@@ -51,7 +51,8 @@ def count_steps(
 
     Raises:
         BadInputError: The global batch does not divide by workers x accumulation. DataComp's
-            train.py rounds down there, and so trains with another batch size than it says.
+            train.py rounds down there, and so trains with another batch size than it says. Or
+            there would be no step between two checkpoints.
     """
     parts = num_workers * accum_freq
     if scale.batch_size % parts:
@@ -73,6 +74,12 @@ def count_steps(
     loaders = max(1, loader_workers)
     loader_batches = math.ceil(batches / loaders)
     batches = loader_batches * loaders
+    if batches < accum_freq:
+        raise BadInputError(
+            f"between two of {num_checkpoints} checkpoints there are {batches} micro-batches, "
+            f"fewer than the {accum_freq} of a step: nothing would be trained; lower "
+            "--num-checkpoints or --accum-freq"
+        )
     return Steps(
         micro_batch_size=micro,
         batches_per_epoch=batches,

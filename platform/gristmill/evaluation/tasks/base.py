@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gristmill.core import io
 from gristmill.core.errors import BadInputError
+from gristmill.evaluation.evalset import is_set_file
 
 if TYPE_CHECKING:
     from gristmill.models.clip import LoadedClip
@@ -43,6 +44,8 @@ class Task(ABC):
     """Its name in results and folders, such as `vtab/caltech101`."""
     test_size: int = 0
     """Samples in the set when that is fixed; 0 takes any number above none."""
+    digest: str = ""
+    """Expected content digest of the set (see `evalset.pinned`); empty takes any set."""
     chance: float = 0.0
     """Main metric of a guesser; 0 lets the task work it out from the set."""
     group: Group = "other"
@@ -78,6 +81,15 @@ class Task(ABC):
             BadInputError: The set is not what the task says it is.
             CorruptDataError: A file of the set cannot be read; the message names it.
         """
+
+    def data_changed(self, data_root: str, inputs: Mapping[str, str]) -> bool:
+        """Whether a file that an earlier evaluation read, by its `inputs`, has other bytes now."""
+        if not data_root:
+            return False
+        files = {n: io.join(self.folder(data_root), n) for n in inputs if is_set_file(n)}
+        return any(
+            not io.exists(uri) or io.sha256(uri) != inputs[name] for name, uri in files.items()
+        )
 
     def result(
         self,

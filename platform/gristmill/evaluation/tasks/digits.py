@@ -21,6 +21,7 @@ class Digits(ZeroShotClassification):
     name = "Digits"
     key = "digits"
     test_size = 1797
+    digest = "e7eead799197942b7f4db7970ff8931da3786500fd593575035dfe3d61234a50"
     chance = 0.1
     metric = "acc1"
 

@@ -15,8 +15,6 @@ from gristmill.core.errors import BadInputError
 from gristmill.core.job import Job, run_job
 from gristmill.core.plan import Plan
 from gristmill.core.run import Run
-from gristmill.recipes.demo import page
-from gristmill.recipes.demo.settings import ARCH, DEMO_RANKS, FILTERS, SCORER, SHARD_SIZE
 from gristmill.evaluation.evaluate import EvaluateJob
 from gristmill.evaluation.submission import SubmitJob
 from gristmill.evaluation.verify import VerifyJob
@@ -26,6 +24,8 @@ from gristmill.pools.inspection import InspectJob
 from gristmill.pools.reshard import ReshardJob
 from gristmill.pools.score import ScoreJob
 from gristmill.pools.selection import SUBSET, FilterJob
+from gristmill.recipes.demo import page
+from gristmill.recipes.demo.settings import ARCH, DEMO_RANKS, FILTERS, SCORER, SHARD_SIZE
 from gristmill.training.job import TrainClipJob
 from gristmill.training.scales import SCALES
 
