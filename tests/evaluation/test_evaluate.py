@@ -13,7 +13,7 @@ from gristmill.core.job import run_job
 from gristmill.core.run import Run
 from gristmill.evaluation.candidate import candidate_of_run
 from gristmill.evaluation.evalset import CONTENT
-from gristmill.evaluation.evaluate import EvaluateJob, TaskWorker
+from gristmill.evaluation.evaluate import EvaluateJob, TaskWorker, _forget_changed
 from gristmill.evaluation.tasks.demo_drawings import DemoDrawings
 from gristmill.evaluation.verify import VerifyJob
 from gristmill.execution.session import Execution
@@ -170,6 +170,12 @@ def test_changed_data_is_noticed_by_file(eval_data, tmp_path):
     (tmp_path / "e" / name).unlink()
     assert task.data_changed(str(tmp_path / "e"), inputs)
     assert not task.data_changed("", inputs)
+    ledger = tmp_path / "ledger"
+    ledger.mkdir()
+    for name, read in (("demo_drawings", inputs), ("demo_retrieval", {CONTENT: "x"})):
+        (ledger / f"{name}.json").write_text(json.dumps({"metrics": {}, "inputs": read}))
+    _forget_changed(str(ledger), str(tmp_path / "e"))
+    assert set(committed(str(ledger))) == {"demo_retrieval"}
 
 
 def test_jobs_import_nothing_heavy():

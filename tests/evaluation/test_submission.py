@@ -178,9 +178,9 @@ def signed(query):
             "the reshard run did not read the subset",
         ),
         (secret, "lineage/train/env.json holds a URI with a password"),
-        (signed("X-Amz-Signature=0a"), "holds a signed URL .* 'X-Amz-' part"),
+        (signed("X-Amz-Signature=0a"), "holds a signed URL .* 'X-Amz-Signature' part"),
         (signed("sv=2024&sig=0a%3D"), "holds a signed URL .* 'sig' part"),
-        (signed("a=1&access_token=0a"), "holds a signed URL .* 'token' part"),
+        (signed("a=1&access_token=0a"), "holds a signed URL .* 'access_token' part"),
         (
             lambda w: edit(
                 w.root / "evaluate/DONE", lambda d: d["inputs"].pop("eval_data/demo_drawings")

@@ -1,11 +1,19 @@
 """The losses are those of open_clip's own entry point, called with DataComp's flags."""
 
+import dataclasses
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from gristmill.core.job import run_job
+from gristmill.execution.session import Execution
+from gristmill.models import clip
+from gristmill.training.job import TrainClipJob
+from gristmill.training.scales import SCALES
 
 OPEN_CLIP = """
 import json, random, sys
@@ -38,19 +46,22 @@ json.dump(losses, open(out, "w"))
 """
 
 
+CHECKPOINTED = ["--grad-checkpointing"]
+
+
 def open_clip_losses(tmp_path, model_folder, shards, *flags, loader_workers, micro_batch):
     """Losses of `open_clip_train.main`, in a process of its own."""
     script, out = tmp_path / "reference.py", tmp_path / "losses.json"
     script.write_text(OPEN_CLIP)
     argv = [str(model_folder), str(out), "--save-frequency", "0", "--ddp-static-graph"]
-    argv += ["--local-loss", "--gather-with-grad", "--grad-checkpointing"]
+    argv += ["--local-loss", "--gather-with-grad"]
     argv += ["--train-data", str(shards / "{00000000..00000005}.tar")]
     argv += ["--train-num-samples", "320", "--warmup", "5", "--dataset-type", "webdataset"]
     argv += ["--precision", "fp32", "--workers", str(loader_workers), "--model", "tiny-vit"]
     argv += ["--batch-size", str(micro_batch), "--epochs", "1", "--lr", "0.001"]
     argv += ["--logs", str(tmp_path / "logs"), "--name", "reference", "--seed", "0"]
     argv += ["--save-most-recent", "--resume", "latest", "--dataset-resampled"]
-    argv += ["--device", "cpu", "--log-every-n-steps", "1", *flags]
+    argv += ["--device", "cpu", "--log-every-n-steps", "1", *(flags or CHECKPOINTED)]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, str(script), *argv], env=env, capture_output=True, text=True, timeout=240
@@ -77,7 +88,7 @@ def test_the_losses_are_open_clips(
 def test_also_with_accumulation_clipping_weights_and_beta2(
     train_here, losses, model_folder, shards, tmp_path, loader_workers
 ):
-    flags = ["--accum-freq", "2", "--grad-clip-norm", "0.5", "--beta2", "0.95"]
+    flags = [*CHECKPOINTED, "--accum-freq", "2", "--grad-clip-norm", "0.5", "--beta2", "0.95"]
     flags += ["--train-data-upsampling-factors", "2"]
     ours = losses(
         train_here(
@@ -90,3 +101,26 @@ def test_also_with_accumulation_clipping_weights_and_beta2(
     last_of_each_step = theirs[1::2]
     assert len(last_of_each_step) == 20
     assert [ours[i] for i in range(20)] == pytest.approx(last_of_each_step, abs=1e-6)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("loader_workers", [1])
+def test_the_whole_job_on_ray_has_open_clips_losses(ray_cluster, shards, tmp_path, loader_workers):
+    scale = dataclasses.replace(SCALES["demo"], train_num_samples=320, batch_size=16, warmup=5)
+    job = TrainClipJob(
+        scale=scale,
+        data=str(shards),
+        out=str(tmp_path / "run"),
+        num_checkpoints=1,
+        loader_workers=loader_workers,
+        allow_override=True,
+        execution=Execution(workers=1),
+    )
+    ours = [line["loss"] for line in run_job(job).metrics() if line["kind"] == "step"]
+    flags = ["--model", scale.model, "--lr", str(scale.learning_rate), "--beta2", str(scale.beta2)]
+    configs = Path(clip.__file__).parent / "clip_configs"
+    theirs = open_clip_losses(
+        tmp_path, configs, shards, *flags, loader_workers=loader_workers, micro_batch=16
+    )
+    assert len(theirs) == 20
+    assert ours == pytest.approx(theirs, abs=1e-6)

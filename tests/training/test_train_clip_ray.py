@@ -4,22 +4,26 @@ import dataclasses
 import io
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from training_shards import write_shards, write_tar
 
 from gristmill.core import io as gio
-from gristmill.core.errors import BadInputError
+from gristmill.core.errors import BadInputError, RunError
 from gristmill.core.job import run_job
 from gristmill.core.run import Run
 from gristmill.execution.session import Execution, source_root
+from gristmill.execution.slices import DISK_FULL
 from gristmill.models.clip import ClipSpec, checkpoint_uri, load_clip
 from gristmill.recipes.train_clip import demo
+from gristmill.training import launch
 from gristmill.training.checkpoint import load
 
 pytestmark = pytest.mark.ray
@@ -132,6 +136,51 @@ def test_an_error_about_the_data_reaches_the_driver_as_it_was(ray_cluster, tmp_p
     assert Run(str(tmp_path / "out")).done() is None
 
 
+class TrainerThat:
+    """Stands in for Ray Train: posts what a rank would."""
+
+    def __init__(self, act):
+        self.fit = act
+
+
+def test_a_dead_mailbox_says_that_the_command_resumes(ray_cluster):
+    import ray
+
+    mailbox = launch._make_mailbox()
+    ray.get(mailbox.settled.remote())
+    ray.kill(mailbox)
+    with pytest.raises(RunError, match="records died.*same command resumes"):
+        launch._fit(TrainerThat(lambda: None), mailbox, lambda record: None)
+
+
+def test_a_checkpoint_that_the_driver_does_not_see_ends_it(ray_cluster, tmp_path):
+    import ray
+
+    folder = tmp_path / "checkpoints"
+    spec = SimpleNamespace(checkpoints=str(folder))
+    mailbox = launch._make_mailbox()
+    trainer = TrainerThat(lambda: launch._send(mailbox, {"kind": "saved", "epoch": 0}))
+    with pytest.raises(
+        RunError, match=r"a worker saved epoch_1\.pt.*folder that all of them share"
+    ):
+        launch._fit(trainer, mailbox, launch._Delivery(spec, lambda record: None))
+    with pytest.raises(ray.exceptions.RayActorError):
+        ray.get(mailbox.settled.remote(), timeout=20)  # whoever trains on is told
+    folder.mkdir()
+    (folder / "epoch_2.pt").touch()  # a newer one will do: the first may be removed by then
+    mailbox = launch._make_mailbox()
+    trainer = TrainerThat(lambda: launch._send(mailbox, {"kind": "saved", "epoch": 0}))
+    assert launch._fit(trainer, mailbox, launch._Delivery(spec, lambda record: None)) is None
+
+
+def test_a_local_out_on_several_machines_is_warned_of(ray_cluster, monkeypatch, caplog):
+    monkeypatch.setattr(launch.ray, "nodes", lambda: [{"Alive": True}, {"Alive": True}])
+    launch._warn_of_private_disks("s3://bucket/run/checkpoints")
+    assert not caplog.records
+    launch._warn_of_private_disks("/home/me/run/checkpoints")
+    assert "local path on a cluster of 2 machines" in caplog.text
+
+
 def test_data_and_run_on_an_object_store(undisturbed, bucket, shards):
     for name in os.listdir(shards):
         gio.write_bytes(f"{bucket}/pool/{name}", (shards / name).read_bytes())
@@ -212,3 +261,30 @@ def test_a_killed_driver_changes_nothing(same_as_undisturbed, shards, tmp_path):
     assert again.returncode == 0, again.stderr[-2000:]
     same_as_undisturbed(tmp_path / "run")
     assert json.loads((tmp_path / "run" / "DONE").read_text())["summary"]["samples_seen"] == 192
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("megabytes", [20])
+def test_a_full_disk_ends_it_at_once_and_the_same_command_resumes(shards, tmp_path, megabytes):
+    """A real file system too small for the first checkpoint, in a namespace of the command's own."""
+    if subprocess.run(["unshare", "-Urm", "true"], capture_output=True).returncode:
+        pytest.skip("this machine does not let users mount")
+    small = tmp_path / "small"
+    small.mkdir()
+    words = shlex.join(command(shards, small / "run"))
+    more = f"mount -o remount,size=400m {small} && {words} && cat {small}/run/DONE"
+    script = (
+        f"mount -t tmpfs -o size={megabytes}m none {small} && {words}; test $? = 1 && "
+        f"ls {small}/run/checkpoints; {more}"
+    )
+    done = subprocess.run(
+        ["unshare", "-Urm", "sh", "-c", script],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stderr.count(DISK_FULL) == 1
+    assert "Traceback" not in done.stderr
+    assert '"samples_seen": 192' in done.stdout

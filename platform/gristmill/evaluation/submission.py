@@ -21,7 +21,8 @@ EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 MAX_NAME, MAX_WRITEUP_BYTES = 200, 1 << 20
 CREDENTIALS = re.compile(rb"://[^/@\s\"]+:[^/@\s\"]+@")
 SIGNATURE = re.compile(
-    rb"://[^\s\"]*[?&;][^\s\"=&]*(sig|token|secret|key|credential|passw|x-amz-)[^\s\"=&]*=", re.I
+    rb"://[^\s\"]*[?&;]([^\s\"=&]*(?:sig|token|secret|key|credential|passw|x-amz-)[^\s\"=&]*)=",
+    re.I,
 )
 """A query part such as ?sig=, &X-Amz-Signature= or ?token=: whoever has the URL can read there."""
 logger = logging.getLogger(__name__)

@@ -41,7 +41,9 @@ class DemoJob(Job):
     out: str = "runs/demo"
     """Folder (local) that receives every step's run and report.html."""
     seed: int = 0
-    """Of the pool's noise and of every training."""
+    """Of each participant's training."""
+    pool_seed: int = 0
+    """Of the pool's noise and of the scorer: another one makes another pool."""
     rows: int = ROWS
     """Pairs in the noisy pool."""
     execution: Execution = field(default_factory=Execution)
@@ -88,10 +90,10 @@ class DemoJob(Job):
         marker = run.path("raw", "made.json")
         if not io.exists(marker):
             logger.info("demo: making the noisy pool, the clean split and the evaluation sets")
-            write_raw_pool(folder, seed=self.seed, rows=self.rows)
-            write_clean_split(folder / "clean", seed=self.seed)
+            write_raw_pool(folder, seed=self.pool_seed, rows=self.rows)
+            write_clean_split(folder / "clean", seed=self.pool_seed)
             write_eval(folder / "eval")
-            io.write_json(marker, {"seed": self.seed, "rows": self.rows})
+            io.write_json(marker, {"pool_seed": self.pool_seed, "rows": self.rows})
         return folder
 
     def _scored_pool(self, run: Run) -> str:
@@ -104,7 +106,7 @@ class DemoJob(Job):
                 scale=SCORER,
                 data=str(raw / "clean"),
                 out=scorer,
-                seed=self.seed,
+                seed=self.pool_seed,
                 num_checkpoints=2,
                 loader_workers=1,
                 allow_override=True,
