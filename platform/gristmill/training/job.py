@@ -77,6 +77,13 @@ class TrainClipJob(Job):
             if not self.data:
                 raise BadInputError("no data; give --data a folder of WebDataset tars")
             parse_weights(self.data_weights, self.data.split("::"))
+            if any(map(io.has_credentials, self.data.split("::"))):
+                raise BadInputError(
+                    "data carries a password or signature, which would be stored with the run; "
+                    "give credentials through the environment or the machine's role"
+                )
+            parts = [io.absolute(part) for part in self.data.split("::")]
+            object.__setattr__(self, "data", "::".join(parts))
 
     @property
     def comparable(self) -> bool:

@@ -55,14 +55,7 @@ def count_steps(
             there would be no step between two checkpoints.
     """
     parts = num_workers * accum_freq
-    if scale.batch_size % parts:
-        fitting = [n for n in range(1, 2 * parts + 1) if scale.batch_size % n == 0]
-        near = min(fitting, key=lambda n: (abs(n - parts), n))
-        raise BadInputError(
-            f"the batch of {scale.batch_size} does not divide by {num_workers} workers x "
-            f"{accum_freq} accumulation steps; let workers x --accum-freq be a divisor "
-            f"such as {near}"
-        )
+    _refuse_fractions(scale.batch_size, num_workers, accum_freq)
     samples = scale.train_num_samples // num_checkpoints
     if samples < 1:
         raise BadInputError(
@@ -88,3 +81,15 @@ def count_steps(
         epochs=num_checkpoints,
         batch_size=scale.batch_size,
     )
+
+
+def _refuse_fractions(batch_size: int, num_workers: int, accum_freq: int) -> None:
+    parts = num_workers * accum_freq
+    if batch_size % parts:
+        fitting = [n for n in range(1, 2 * parts + 1) if batch_size % n == 0]
+        near = min(fitting, key=lambda n: (abs(n - parts), n))
+        raise BadInputError(
+            f"the batch of {batch_size} does not divide by {num_workers} workers x "
+            f"{accum_freq} accumulation steps; let workers x --accum-freq be a divisor "
+            f"such as {near}"
+        )
