@@ -5,8 +5,8 @@ Comparable is a run that
 - leaves every field of its `Scale` as published;
 - sees the scale's number of samples, to 1 % or to what DataComp's own flags (5 checkpoints, 4
   loader processes, no accumulation) round it up to, whichever is more: 12 % at `debug`, 1.6 % at
-  `demo`, 0.5 % at most elsewhere. Checkpoints, accumulation and loader processes may vary freely within that:
-  they decide only where batches are rounded;
+  `demo`, at most 0.5 % elsewhere. Checkpoints, accumulation and loader processes may vary freely
+  within that: they decide only where batches are rounded;
 - trains in mixed precision (`auto` on GPUs, `amp`, `amp_bf16`) or in fp32, which is more precise
   and what `auto` means on CPUs; weights in pure fp16 or bf16 learn otherwise;
 - does not clip gradients, as DataComp does not.
