@@ -56,7 +56,7 @@ def test_the_filter_guide_works_as_written(tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_the_readmes_tour_runs_as_written(tmp_path):
-    sh(f"{COMMAND} demo --out runs/demo", tmp_path)
+    sh("gristmill demo --out runs/demo", tmp_path)
     lines = [
         line for block in blocks(ROOT / "README.md", "bash") for line in block.strip().splitlines()
     ]
