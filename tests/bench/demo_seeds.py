@@ -4,6 +4,7 @@ Beyond the seeds' spread means: the worst seed with the filter is better than th
 """
 
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -14,6 +15,7 @@ NAMES = {"demo_drawings": "class recall", "demo_retrieval": "recall@10", "averag
 
 
 def run(out, heading):
+    shutil.rmtree(out, ignore_errors=True)
     table, seconds, kept = {}, [], {}
     for seed in SEEDS:
         start = time.monotonic()
