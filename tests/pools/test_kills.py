@@ -82,6 +82,22 @@ def test_driver_killed_in_mid_filter(tmp_path):
         assert (out / name).read_bytes() == (tmp_path / "calm" / name).read_bytes()
 
 
+def test_driver_killed_in_mid_ingest(tmp_path):
+    from gristmill.pools.ingest import IngestJob, Tars
+
+    write_pool(tmp_path / "p", shards=40, per_shard=8)
+    raw = tmp_path / "p" / "shards"
+    run_job(IngestJob(source=Tars(source=str(raw)), out=str(tmp_path / "calm")))
+    out, log = tmp_path / "o", tmp_path / "log"
+    words = ["pool", "ingest", "tars", "--source", raw, "--out", out]
+    kill_driver_when(lambda: markers(out / ".work" / "taken") >= 3, *words, log=log)
+    assert not (out / "pool.json").exists()
+    status, text = finish(*words, log=log)
+    assert status == 0, text
+    for part in ("shards", "metadata"):
+        assert folder_bytes(out / part) == folder_bytes(tmp_path / "calm" / part)
+
+
 def test_a_changed_pool_is_not_resumed(tmp_path):
     write_metadata(tmp_path / "p", 60_000, files=30, row_group=2000)
     out, log = tmp_path / "o", tmp_path / "log"

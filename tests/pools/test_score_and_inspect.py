@@ -215,3 +215,29 @@ def test_inspect_counts_broken_uids_and_row_groups(tmp_path):
     assert stats["rows_in_corrupt_row_groups"] == 30
     page = (tmp_path / "i" / "report.html").read_text()
     assert "row groups that cannot be read" in page and "data:image/webp" in page
+
+
+def test_ingest_score_and_inspect_on_object_storage(weights, bucket, tmp_path):
+    import fsspec
+
+    from gristmill.pools.ingest import IngestJob, Tars
+
+    write_pool(tmp_path / "raw", shards=2, per_shard=5)
+    fs = fsspec.filesystem("s3")
+    fs.put(str(tmp_path / "raw" / "shards"), f"{bucket}/raw", recursive=True)
+    fs.put(weights, f"{bucket}/w.pt")
+    run_job(IngestJob(source=Tars(source=f"{bucket}/raw"), out=f"{bucket}/pool"))
+    job = ScoreJob(
+        pool=f"{bucket}/pool", arch=ARCH, weights=f"{bucket}/w.pt", out=f"{bucket}/scored"
+    )
+    assert run_job(job).done()["summary"]["rows"] == 10
+    assert (
+        run_job(InspectJob(pool=f"{bucket}/scored", out=f"{bucket}/i")).done()["summary"]["rows"]
+        == 10
+    )
+    local = IngestJob(
+        source=Tars(source=str(tmp_path / "raw" / "shards")), out=str(tmp_path / "pool")
+    )
+    run_job(local)
+    name = "shards/00000001.tar"
+    assert fs.cat(f"{bucket}/pool/{name}") == (tmp_path / "pool" / name).read_bytes()
