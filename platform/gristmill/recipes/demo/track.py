@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class DemoJob(Job):
-    """Filter, train, evaluate and submit on about 3,000 public-domain drawings."""
+    """Filter, train, evaluate and submit on 2,757 public-domain drawings."""
 
     out: str = "runs/demo"
     """Folder (local) that receives every step's run and report.html."""
