@@ -1,4 +1,4 @@
-"""The demo's settings in one place; docs/results/demo.md says how they were found."""
+"""The demo's settings in one place; docs/results/demo-notes.md says how they were found."""
 
 import dataclasses
 
