@@ -59,7 +59,7 @@ def run_job(job: Job, *, overwrite: bool = False) -> Run:
     """
     if not isinstance(job.out, str):  # a recipe leaves it to the caller
         raise BadInputError("the job has no output folder; set its field `out`")
-    run = Run(absolute(job.out))
+    run = Run(job.out)
     if overwrite:
         run.clear()
     if run.finished_by(job) and job.always_anew:

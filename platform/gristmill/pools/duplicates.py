@@ -4,14 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from gristmill.core import io
 from gristmill.execution.session import Execution
 from gristmill.execution.slices import Slice, SliceWorker, map_slices
-from gristmill.pools.merge import UIDS_PER_RANGE, save_part
-from gristmill.pools.subset import ranges
-from gristmill.pools.uid import UID_DTYPE, make_uids, parse_uids, sort_uids
+from gristmill.pools.merge import gather_range, range_slices, save_part
+from gristmill.pools.uid import UID_DTYPE, make_uids, parse_uids
 
 KEY_DIGITS = 32
 """Keys longer than a uid are compared by their first 32 hex digits, 128 bits."""
@@ -39,13 +36,7 @@ class _CountRange(SliceWorker):
 
     def process(self, piece: Slice) -> dict[str, Any]:
         """Gather one range of all parts and count repeats."""
-        found = [np.zeros(0, UID_DTYPE)]
-        for part in self.parts:
-            keys = io.map_records(part, UID_DTYPE)
-            low = np.searchsorted(keys["f0"], np.uint64(piece.payload["low"]), "left")
-            high = np.searchsorted(keys["f0"], np.uint64(piece.payload["high"]), "right")
-            found.append(keys[low:high])
-        keys = sort_uids(np.concatenate(found))
+        keys = gather_range(self.parts, piece)
         same = (keys["f0"][1:] == keys["f0"][:-1]) & (keys["f1"][1:] == keys["f1"][:-1])
         return {"repeats": int(same.sum())}
 
@@ -53,13 +44,12 @@ class _CountRange(SliceWorker):
 def count_duplicates(parts: Sequence[str], scratch: str, execution: Execution) -> int:
     """Keys over all parts less distinct keys."""
     total = sum(io.size_bytes(part) for part in parts) // UID_DTYPE.itemsize
-    count = max(1, -(-total // UIDS_PER_RANGE))
-    pieces = [
-        Slice(name=f"{i:06d}", weight=max(total // count, 1), payload={"low": low, "high": high})
-        for i, (low, high) in enumerate(ranges(count))
-    ]
-    worker = _CountRange(list(parts))
     done = map_slices(
-        "find duplicates", pieces, worker, ledger=scratch, execution=execution, unit="keys"
+        "find duplicates",
+        range_slices(total),
+        _CountRange(list(parts)),
+        ledger=scratch,
+        execution=execution,
+        unit="keys",
     )
     return sum(d["repeats"] for d in done)

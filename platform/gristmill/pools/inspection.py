@@ -42,7 +42,7 @@ class InspectJob(Job):
 
     def plan(self) -> Plan:
         """Rows and files."""
-        pool = Pool(io.absolute(self.pool))
+        pool = Pool(self.pool)
         return Plan(
             title=f"inspect {pool.num_rows:,} rows of {io.redact(self.pool)}",
             reads=[(f"{len(pool.footers)} metadata files", sum(f.num_bytes for f in pool.footers))],
@@ -53,7 +53,7 @@ class InspectJob(Job):
 
     def execute(self, run: Run) -> None:
         """Count slice by slice, find duplicates, report."""
-        pool = Pool(io.absolute(self.pool))
+        pool = Pool(self.pool)
         pool.require([columns.UID])
         names = list(dict.fromkeys(n for f in pool.footers for n in f.names))
         pin_input(run, "pool", pool.identity())

@@ -36,18 +36,29 @@ class _MergeRange(SliceWorker):
 
     def process(self, piece: Slice) -> dict[str, Any]:
         """Write the range's uids, sorted, as bare records."""
-        low, high = int(piece.payload["low"]), int(piece.payload["high"])
-        found = [_between(part, low, high) for part in self.parts]
-        uids = sort_uids(np.concatenate([np.zeros(0, UID_DTYPE), *found]))
+        uids = gather_range(self.parts, piece)
         io.write_bytes(io.join(self.target, piece.name), uids.tobytes())
         return {"count": len(uids)}
 
 
-def _between(part: str, low: int, high: int) -> UidArray:
-    uids = io.map_records(part, UID_DTYPE)
-    start = np.searchsorted(uids["f0"], np.uint64(low), "left")
-    stop = np.searchsorted(uids["f0"], np.uint64(high), "right")
-    return np.array(uids[start:stop])
+def range_slices(total: int) -> list[Slice]:
+    """The uid space cut into ranges that hold about UIDS_PER_RANGE of `total` uids each."""
+    count = max(1, -(-total // UIDS_PER_RANGE))
+    return [
+        Slice(name=f"{i:06d}", weight=max(total // count, 1), payload={"low": low, "high": high})
+        for i, (low, high) in enumerate(ranges(count))
+    ]
+
+
+def gather_range(parts: Sequence[str], piece: Slice) -> UidArray:
+    """The uids of one range from all parts, sorted."""
+    found = [np.zeros(0, UID_DTYPE)]
+    for part in parts:
+        uids = io.map_records(part, UID_DTYPE)
+        start = np.searchsorted(uids["f0"], np.uint64(piece.payload["low"]), "left")
+        stop = np.searchsorted(uids["f0"], np.uint64(piece.payload["high"]), "right")
+        found.append(uids[start:stop])
+    return sort_uids(np.concatenate(found))
 
 
 def merge_parts(
@@ -62,12 +73,8 @@ def merge_parts(
         name: File name, such as subset.npy.
         execution: How many workers at most.
     """
-    count = max(1, -(-total // UIDS_PER_RANGE))
     target = run.scratch("ranges")
-    pieces = [
-        Slice(name=f"{i:06d}", weight=max(total // count, 1), payload={"low": lo, "high": hi})
-        for i, (lo, hi) in enumerate(ranges(count))
-    ]
+    pieces = range_slices(total)
     done = map_slices(
         "sort uids",
         pieces,

@@ -84,7 +84,7 @@ class ReshardJob(Job):
         )
 
     def _pool(self) -> Pool:
-        pool = Pool(io.absolute(self.pool))
+        pool = Pool(self.pool)
         if not pool.shard_files:
             raise BadInputError(f"{io.redact(self.pool)} has no shards/*.tar to reshard")
         return pool
@@ -126,7 +126,7 @@ class ReshardJob(Job):
         return map_slices(
             "find samples",
             pieces,
-            FindKept(io.absolute(self.subset), run.scratch("kept")),
+            FindKept(self.subset, run.scratch("kept")),
             ledger=run.scratch("found"),
             execution=self.execution,
             unit="bytes",
@@ -223,12 +223,10 @@ def _place(run: Run, subset: Subset, found: Sequence[dict[str, Any]]) -> tuple[l
         entry = rows[:, 1].astype(np.int64)
         new = ~seen[entry]
         seen[entry] = True
-        if not new.all():
-            repeated += int((~new).sum())
+        repeated += int((~new).sum())
+        if len(rows):
             data = rows[new].astype("<i8").tobytes()
             io.write_bytes(run.scratch("placed", f"{number:06d}"), data)
-        elif len(rows):
-            io.write_bytes(run.scratch("placed", f"{number:06d}"), rows.astype("<i8").tobytes())
         counts.append(int(rows[new, 2].sum()))
         total += counts[-1]
     return counts, total, repeated

@@ -73,7 +73,7 @@ class ScoreJob(Job):
         )
 
     def _pool(self) -> Pool:
-        pool = Pool(io.absolute(self.pool))
+        pool = Pool(self.pool)
         if not pool.shard_files:
             raise BadInputError(
                 f"{io.redact(self.pool)} has no shards, so there is nothing to score"
@@ -84,7 +84,7 @@ class ScoreJob(Job):
         """Score shard by shard; a model is loaded once a worker."""
         pool = self._pool()
         check_arch(self.arch)
-        weights = checkpoint_uri(io.absolute(self.weights))
+        weights = checkpoint_uri(self.weights)
         pin_input(run, "weights", {"sha256": io.sha256(weights), "arch": self.arch})
         pin_input(run, "pool", pool.identity())
         with session(self.execution):

@@ -90,9 +90,10 @@ class ScoreShard(SliceWorker):
             try:
                 data = reader.read(sample.members[extension]) if extension else b""
                 picture = decode_rgb(data, where=f"{io.redact(reader.uri)}: {sample.key}")
+                good.append(True)
             except CorruptDataError:
                 picture = Image.new("RGB", (1, 1))
-            good.append(picture.size != (1, 1))
+                good.append(False)
             pictures.append(clip.transform(picture))
         captions = [_caption(reader, sample) for sample in batch]
         with torch.inference_mode():

@@ -45,7 +45,7 @@ class FilterJob(Job):
 
     def plan(self) -> Plan:
         """Rows and the columns' bytes, from the parquet footers."""
-        pool = Pool(io.absolute(self.pool))
+        pool = Pool(self.pool)
         pool.require(self.wanted)
         rate = ROWS_PER_SECOND["language" if columns.TEXT in self.wanted else "other"]
         return Plan(
@@ -64,7 +64,7 @@ class FilterJob(Job):
 
     def execute(self, run: Run) -> None:
         """Fit, judge slice by slice, merge, report."""
-        pool = Pool(io.absolute(self.pool))
+        pool = Pool(self.pool)
         pool.require(self.wanted)
         # A corrupt row group then takes only itself along.
         pieces = pool.slices(1) if self.skip_corrupt else pool.slices()

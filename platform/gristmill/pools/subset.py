@@ -11,7 +11,7 @@ import numpy as np
 
 from gristmill.core import io
 from gristmill.core.errors import BadInputError, CorruptDataError
-from gristmill.pools.uid import UID_DTYPE, UidArray, hex_of_uid, is_sorted, uid_of_hex
+from gristmill.pools.uid import UID_DTYPE, UidArray, first_fall, hex_of_uid, uid_of_hex
 
 CHECK_AT_ONCE = 1 << 22
 MAGIC = b"\x93NUMPY"
@@ -73,10 +73,8 @@ class Subset:
         """
         for start in range(0, len(self.uids), CHECK_AT_ONCE):
             piece = self.uids[start : start + CHECK_AT_ONCE + 1]
-            if not is_sorted(piece):
-                high, low = piece["f0"], piece["f1"]
-                falls = (high[:-1] > high[1:]) | ((high[:-1] == high[1:]) & (low[:-1] > low[1:]))
-                at = start + int(np.flatnonzero(falls)[0])
+            if (fall := first_fall(piece)) >= 0:
+                at = start + fall
                 pair = f"{hex_of_uid(self.uids[at])} comes before {hex_of_uid(self.uids[at + 1])}"
                 raise BadInputError(
                     f"the subset is not sorted: entry {at} {pair}; sort it with numpy.sort"
@@ -175,7 +173,7 @@ def _map(path: str, uri: str) -> UidArray:
     except CorruptDataError:
         raise
     except (ValueError, OSError) as error:
-        if size and magic == MAGIC and np.lib.format is not None and _is_empty_npy(path):
+        if size and magic == MAGIC and _is_empty_npy(path):
             return np.zeros(0, UID_DTYPE)
         raise CorruptDataError(f"{shown} is not a whole .npy file: {error}") from error
     if mapped.dtype != UID_DTYPE or mapped.ndim != 1:

@@ -113,8 +113,11 @@ def sort_uids(uids: UidArray) -> UidArray:
     return uids[np.lexsort((uids["f1"], uids["f0"]))]
 
 
-def is_sorted(uids: UidArray) -> bool:
-    """Whether an array is in the order of subset files; equal neighbours are allowed."""
+def first_fall(uids: UidArray) -> int:
+    """Where an array leaves the order of subset files: the first entry above its successor, or -1.
+
+    Equal neighbours are in order.
+    """
     high, low = uids["f0"], uids["f1"]
-    rising = (high[:-1] < high[1:]) | ((high[:-1] == high[1:]) & (low[:-1] <= low[1:]))
-    return bool(rising.all())
+    falls = (high[:-1] > high[1:]) | ((high[:-1] == high[1:]) & (low[:-1] > low[1:]))
+    return int(np.argmax(falls)) if falls.any() else -1
