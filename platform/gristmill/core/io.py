@@ -272,3 +272,15 @@ class HashingWriter(io.RawIOBase):
     def sha256(self) -> str:
         """64 hex digits of all that was written so far."""
         return self._digest.hexdigest()
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """Hash and size, as manifests list them."""
+        return {"sha256": self.sha256, "bytes": self.num_bytes}
+
+
+@contextlib.contextmanager
+def open_hashed(uri: str) -> Iterator[HashingWriter]:
+    """`open_write` through a HashingWriter."""
+    with open_write(uri) as file:
+        yield HashingWriter(file)

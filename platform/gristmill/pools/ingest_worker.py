@@ -51,8 +51,7 @@ class IngestSlice(SliceWorker):
         rows: list[dict[str, Any]] = []
         dropped, asked = Counter[str](), 0
         shard = f"shards/{stem}.tar"
-        with io.open_write(io.join(self.out, shard)) as target:
-            hashing = io.HashingWriter(target)
+        with io.open_hashed(io.join(self.out, shard)) as hashing:
             writer = TarWriter(hashing)  # type: ignore[arg-type]
             for raw in _read(piece):
                 asked += 1
@@ -70,7 +69,7 @@ class IngestSlice(SliceWorker):
             writer.finish()
         files = {}
         if rows:
-            files = {shard: {"sha256": hashing.sha256, "bytes": hashing.num_bytes}}
+            files = {shard: hashing.entry}
             files |= write_metadata(self.out, stem, rows, faces=self.face_boxes)
         else:
             io.remove(io.join(self.out, shard))  # an empty shard would only trip those who read it
@@ -233,8 +232,7 @@ def write_metadata(
     if faces:
         fields.append((columns.FACES, pa.list_(pa.list_(pa.float64()))))
     name = f"metadata/{stem}.parquet"
-    with io.open_write(io.join(out, name)) as target:
-        hashing = io.HashingWriter(target)
+    with io.open_hashed(io.join(out, name)) as file:
         table = pa.Table.from_pylist(rows, schema=pa.schema(fields))
-        pq.write_table(table, hashing, compression="zstd")
-    return {name: {"sha256": hashing.sha256, "bytes": hashing.num_bytes}}
+        pq.write_table(table, file, compression="zstd")
+    return {name: file.entry}

@@ -84,8 +84,7 @@ def merge_parts(
         unit="uids",
     )
     assert sum(d["count"] for d in done) == total, "parts and ranges disagree"
-    with io.open_write(run.path(name)) as file:
-        hashing = io.HashingWriter(file)
+    with io.open_hashed(run.path(name)) as hashing:
         write_header(hashing, total)  # type: ignore[arg-type]
         for piece in pieces:
             with io.open_read(io.join(target, piece.name)) as source:

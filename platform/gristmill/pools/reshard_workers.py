@@ -104,8 +104,7 @@ class WriteShard(SliceWorker):
         """Write the shard and its stats; returns counts and the shard's hash."""
         name = self.shard_format.format(piece.payload["number"])
         dropped, samples, blurred = Counter[str](), 0, 0
-        with io.open_write(io.join(self.out, name)) as target:
-            hashing = io.HashingWriter(target)
+        with io.open_hashed(io.join(self.out, name)) as hashing:
             writer = TarWriter(hashing)  # type: ignore[arg-type]
             for reader, sample, copy in self._samples(piece):
                 try:
@@ -124,8 +123,7 @@ class WriteShard(SliceWorker):
         return {
             "samples": samples,
             "blurred": blurred,
-            "bytes": hashing.num_bytes,
-            "sha256": hashing.sha256,
+            **hashing.entry,
             "dropped": dict(dropped),
         }
 

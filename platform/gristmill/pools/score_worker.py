@@ -192,14 +192,12 @@ def _write(
     import pyarrow.parquet as pq
 
     files = {}
-    with io.open_write(io.join(out, stem + ".parquet")) as target:
-        hashing = io.HashingWriter(target)
-        pq.write_table(table, hashing, compression="zstd")
-    files[stem + ".parquet"] = {"sha256": hashing.sha256, "bytes": hashing.num_bytes}
+    with io.open_hashed(io.join(out, stem + ".parquet")) as file:
+        pq.write_table(table, file, compression="zstd")
+    files[stem + ".parquet"] = file.entry
     buffer = bytes_io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
-    with io.open_write(io.join(out, stem + ".npz")) as target:
-        hashing = io.HashingWriter(target)
-        hashing.write(buffer.getvalue())
-    files[stem + ".npz"] = {"sha256": hashing.sha256, "bytes": hashing.num_bytes}
+    with io.open_hashed(io.join(out, stem + ".npz")) as file:
+        file.write(buffer.getvalue())
+    files[stem + ".npz"] = file.entry
     return files
