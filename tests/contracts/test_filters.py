@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 from made_up import write_metadata
+from plain_facts import PlainFacts
 
 from gristmill.core import plugins
 from gristmill.core.config import from_dict, to_dict
@@ -14,21 +15,6 @@ from gristmill.filters.base import AllOf, Filter
 
 FIELDS = {"clip_score": {"fraction": 0.3}}
 NAMES = plugins.names("gristmill.filters")
-
-
-class Facts:
-    """The facts of one table, worked out plainly."""
-
-    def __init__(self, table):
-        self.table = table
-        self.num_rows = table.num_rows
-
-    def rows_of(self, column):
-        return self.num_rows
-
-    def value_at_rank(self, column, rank):
-        values = self.table[column].cast("float64").to_numpy()
-        return float(-np.sort(-values)[rank])
 
 
 def make(name):
@@ -48,9 +34,11 @@ def chosen(request):
 
 
 def judged(chosen, table):
-    fitted = chosen.fit(Facts(table))
+    """The fitted filter, the table with every mark that fitting made, and the verdict."""
+    facts = PlainFacts(table)
+    fitted = chosen.fit(facts)
     fitted.setup()
-    return fitted, fitted.judge(table.select(list(fitted.columns) or ["uid"]))
+    return fitted, facts.table, fitted.judge(facts.table.select(list(fitted.columns) or ["uid"]))
 
 
 def test_the_folder_is_not_empty():
@@ -65,14 +53,14 @@ def test_picklable_and_back_through_json(chosen):
 
 
 def test_reads_only_its_columns_and_gives_known_reasons(chosen, table):
-    fitted, verdict = judged(chosen, table)
+    fitted, table, verdict = judged(chosen, table)
     assert verdict.dtype == np.int8 and verdict.shape == (table.num_rows,)
     assert verdict.min() >= 0 and verdict.max() <= len(fitted.reasons)
     assert len(set(fitted.reasons)) == len(fitted.reasons)
 
 
 def test_same_answer_whatever_the_batch_size_or_order(chosen, table):
-    fitted, whole = judged(chosen, table)
+    fitted, table, whole = judged(chosen, table)
     columns = list(fitted.columns) or ["uid"]
     pieces = [
         fitted.judge(table.slice(i, 37).select(columns)) for i in range(0, table.num_rows, 37)
@@ -83,7 +71,7 @@ def test_same_answer_whatever_the_batch_size_or_order(chosen, table):
 
 
 def test_an_empty_batch_gives_an_empty_verdict(chosen, table):
-    fitted, _ = judged(chosen, table)
+    fitted, table, _ = judged(chosen, table)
     assert fitted.judge(table.slice(0, 0).select(list(fitted.columns) or ["uid"])).shape == (0,)
 
 

@@ -1,7 +1,7 @@
 """DataComp's basic filter: English, a real caption, a real picture."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -60,6 +60,10 @@ class Basic(Filter):
             "few_characters",
             "language",
         )
+
+    def inputs(self) -> dict[str, dict[str, Any]]:
+        """The language model."""
+        return {"language_model": _language.identity(self.language_model)}
 
     def setup(self) -> None:
         """Load the language model."""

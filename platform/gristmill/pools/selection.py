@@ -14,7 +14,6 @@ from gristmill.core.plan import Plan
 from gristmill.core.run import Run
 from gristmill.execution.session import Execution, session
 from gristmill.execution.slices import Slice, SliceWorker, map_slices
-from gristmill.filters import _language
 from gristmill.filters.base import Filter
 from gristmill.pools import columns, funnel
 from gristmill.pools.facts import ColumnFacts
@@ -69,10 +68,8 @@ class FilterJob(Job):
         # A corrupt row group then takes only itself along.
         pieces = pool.slices(1) if self.skip_corrupt else pool.slices()
         funnel.pin_input(run, "pool", pool.identity())
-        for part in getattr(self.filter, "parts", (self.filter,)):
-            if hasattr(part, "language_model"):
-                model = _language.identity(part.language_model)
-                funnel.pin_input(run, "language_model", model)
+        for name, identity in self.filter.inputs().items():
+            funnel.pin_input(run, name, identity)
         peek = funnel.peek_shards(pool)
         with session(self.execution):
             facts = ColumnFacts(pieces, run.scratch("facts"), self.execution, self.skip_corrupt)
