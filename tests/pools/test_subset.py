@@ -1,4 +1,3 @@
-import itertools
 
 import numpy as np
 import pytest
@@ -6,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gristmill.core.errors import BadInputError, CorruptDataError
-from gristmill.pools.subset import Subset, positions, ranges, search
+from gristmill.pools.subset import Subset, positions, search
 from gristmill.pools.uid import (
     UID_DTYPE,
     first_fall,
@@ -65,13 +64,6 @@ def test_positions_in_distinct_uids(listed):
     at = positions(distinct, asked)
     assert at[-1] == -1
     assert all(tuple(distinct[p]) == tuple(u) for p, u in zip(at[:-1], asked[:-1], strict=True))
-
-
-@given(st.integers(1, 1000))
-def test_ranges_cover_the_space_once(parts):
-    edges = list(ranges(parts))
-    assert edges[0][0] == 0 and edges[-1][1] == (1 << 64) - 1
-    assert all(a[1] + 1 == b[0] for a, b in itertools.pairwise(edges))
 
 
 @given(uids)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
-from gristmill.core.errors import GristmillError
+from gristmill.core.errors import DISK_FULL, GristmillError
 from gristmill.core.job import Job, run_job
 
 J = TypeVar("J", bound=Job)
@@ -96,10 +96,7 @@ def guarded(action: Callable[[], int]) -> int:
         import errno
 
         if error.errno == errno.ENOSPC:
-            print(
-                f"error: the disk is full ({error}); make room and run the same command again",
-                file=sys.stderr,
-            )
+            print(f"error: {DISK_FULL}: {error}", file=sys.stderr)
             return 1
         print(f"error: {error.__class__.__name__}: {error}", file=sys.stderr)
         return 1

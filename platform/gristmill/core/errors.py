@@ -7,6 +7,8 @@ GristmillError
 └── MissingExtraError                 a package of an extra is not installed; prints the pip line
 """
 
+DISK_FULL = "the disk is full; make room and run the same command again"
+
 
 class GristmillError(Exception):
     """Base of all errors whose message is meant for the person at the terminal."""

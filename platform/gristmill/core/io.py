@@ -139,6 +139,21 @@ def read_bytes(uri: str) -> bytes:
         return file.read()
 
 
+def read_range(uri: str, start: int, stop: int) -> bytes:
+    """The bytes [start, stop) of a file, without reading the rest."""
+    if stop <= start:
+        return b""
+    if is_local(uri):
+        with open_read(uri) as file:
+            file.seek(start)
+            return file.read(stop - start)
+    fs, path = filesystem(uri)
+    try:
+        return bytes(fs.cat_file(path, start=start, end=stop))
+    except FileNotFoundError as error:
+        raise BadInputError(f"no file at {redact(uri)}") from error
+
+
 def read_json(uri: str) -> Any:
     """A JSON file.
 

@@ -233,7 +233,7 @@ class AllOf(Filter):
         for part in self.parts[first:]:
             whole = len(alive) == batch.num_rows
             rows = batch.select(list(part.columns)) if part.columns else batch
-            found = part.judge(rows if whole else rows.take(alive))
+            found = _checked(part, part.judge(rows if whole else rows.take(alive)), len(alive))
             verdict[alive] = np.where(found > 0, found + offset, 0)
             alive = alive[found == 0]
             offset += len(part.reasons)
@@ -246,3 +246,18 @@ class AllOf(Filter):
             if (more := part.times(batch)) is not None:
                 product = more if product is None else product * more
         return product
+
+
+def _checked(part: Filter, verdict: Verdict, rows: int) -> Verdict:
+    """The verdict, if it is one.
+
+    Raises:
+        BadInputError: The filter broke its contract.
+    """
+    most = len(part.reasons)
+    if verdict.shape != (rows,) or (rows and (verdict.min() < 0 or verdict.max() > most)):
+        raise BadInputError(
+            f"{type(part).__name__}.judge must give one verdict a row, from 0 to {most}; "
+            f"it gave shape {verdict.shape} for {rows} rows"
+        )
+    return verdict

@@ -19,7 +19,7 @@ from gristmill.execution.session import Execution
 from gristmill.execution.slices import Slice, SliceWorker, map_slices
 from gristmill.pools.pool import read_slice
 
-BINS = 1 << 14
+BINS = 1 << 16
 COLLECT_AT_MOST = 1 << 20
 KEY_BITS = 64
 _SIGN = np.uint64(1 << 63)
@@ -71,10 +71,17 @@ class _Count(SliceWorker):
             else:
                 bins = (offset[inside] >> np.uint64(bin_shift(self.width))).astype(np.int64)
                 histogram += np.bincount(bins, minlength=BINS)
-        result = np.sort(np.concatenate(kept)) if self.collect else histogram
+        if self.collect:
+            return self._save(piece, np.concatenate(kept), 0)
+        used = np.flatnonzero(histogram)
+        first = int(used[0]) if len(used) else 0
+        last = int(used[-1]) if len(used) else -1
+        return self._save(piece, histogram[first : last + 1], first)
+
+    def _save(self, piece: Slice, result: npt.NDArray[Any], first: int) -> dict[str, Any]:
         with io.open_write(io.join(self.parts, piece.name + ".npy")) as file:
             np.save(file, result, allow_pickle=False)
-        return {}
+        return {"first": first}
 
 
 @dataclass
@@ -95,7 +102,7 @@ class ColumnFacts:
         """Rows of the slices in which the column could be read."""
         if not self.skip_corrupt:
             return self.num_rows
-        return sum(int(part.sum()) for part in self._parts(column, 0, KEY_BITS, collect=False))
+        return int(self._histogram(column, 0, KEY_BITS).sum())
 
     def value_at_rank(self, column: str, rank: int) -> float:
         """The value at index `rank` (from 0) of a column in falling order, NaN and null last."""
@@ -107,9 +114,7 @@ class ColumnFacts:
     def _select(self, column: str, rank: int) -> int:
         low, width, from_top = 0, KEY_BITS, rank
         while width:
-            histogram = np.zeros(BINS, np.int64)
-            for part in self._parts(column, low, width, collect=False):
-                histogram += part
+            histogram = self._histogram(column, low, width)
             above = np.cumsum(histogram[::-1])
             if from_top >= above[-1]:
                 raise CorruptDataError(f"the pool's {column} changed while it was read")
@@ -118,13 +123,19 @@ class ColumnFacts:
             from_top -= int(above[place] - histogram[index])
             width, low = bin_shift(width), low + (index << bin_shift(width))
             if width and histogram[index] <= COLLECT_AT_MOST:
-                keys = np.sort(np.concatenate(list(self._parts(column, low, width, collect=True))))
-                return int(keys[len(keys) - 1 - from_top])
+                parts = [part for _, part in self._parts(column, low, width, collect=True)]
+                return int(np.sort(np.concatenate(parts))[-1 - from_top])
         return low
+
+    def _histogram(self, column: str, low: int, width: int) -> npt.NDArray[np.int64]:
+        histogram = np.zeros(BINS, np.int64)
+        for first, part in self._parts(column, low, width, collect=False):
+            histogram[first : first + len(part)] += part
+        return histogram
 
     def _parts(
         self, column: str, low: int, width: int, *, collect: bool
-    ) -> Iterator[npt.NDArray[Any]]:
+    ) -> Iterator[tuple[int, npt.NDArray[Any]]]:
         folder = io.join(self.scratch, f"{column}-{low}-{width}-{'keys' if collect else 'bins'}")
         parts = io.join(folder, "parts")
         done = map_slices(
@@ -137,7 +148,7 @@ class ColumnFacts:
         )
         for piece, outcome in zip(self.pieces, done, strict=True):
             if "corrupt" not in outcome:
-                yield _load(io.join(parts, piece.name + ".npy"))
+                yield int(outcome["first"]), _load(io.join(parts, piece.name + ".npy"))
 
 
 def _load(uri: str) -> npt.NDArray[Any]:

@@ -12,21 +12,20 @@ from gristmill.core.config import to_dict
 from gristmill.core.errors import BadInputError, RunError
 from gristmill.core.report import Report
 from gristmill.core.run import REPORT, Run
-from gristmill.filters.base import Filter, Verdict
-from gristmill.pools import columns
+from gristmill.filters.base import Filter
+from gristmill.pools.examples import LONGEST_CAPTION
 from gristmill.pools.image import thumbnail
 from gristmill.pools.pool import Pool
 from gristmill.pools.tar import Member, Sample, TarReader, read_record
-from gristmill.pools.uid import UidArray, hex_of_uid, uid_of_hex
+from gristmill.pools.uid import uid_of_hex
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    pass
 
 PEEK_SAMPLES = 1500
 PEEK_SHARD_BYTES = 1 << 30
 PEEK_IMAGE_BYTES = 1 << 20
 PICTURES_PER_REASON = 12
-LONGEST_CAPTION = 160
 
 
 @dataclass(frozen=True)
@@ -75,33 +74,6 @@ def shown(pictures: Sequence[Peeked]) -> list[tuple[bytes, str]]:
     return [(image, text) for image, text in small if image]
 
 
-class Examples:
-    """A few dropped rows of each reason: those with the least uids, so no order matters."""
-
-    def __init__(self, reasons: Sequence[str], limit: int) -> None:
-        self._reasons, self._limit = reasons, limit
-        self.found: dict[str, list[list[str]]] = {}
-
-    def add(self, uids: UidArray, verdict: Verdict, table: "pa.Table") -> None:
-        """Look at one batch."""
-        for code in np.unique(verdict[verdict > 0]):
-            rows = np.flatnonzero(verdict == code)
-            least = np.argsort(uids["f0"][rows], kind="stable")[: self._limit]
-            chosen = [[hex_of_uid(uids[i]), _words(table, int(i))] for i in rows[least]]
-            reason = self._reasons[code - 1]
-            merged = sorted(self.found.get(reason, []) + chosen)
-            self.found[reason] = merged[: self._limit]
-
-
-def _words(table: "pa.Table", row: int) -> str:
-    values = []
-    for name in table.column_names:
-        if name != columns.UID:
-            value = table[name][row].as_py()
-            values.append(value[:LONGEST_CAPTION] if isinstance(value, str) else f"{name}={value}")
-    return ", ".join(values)
-
-
 def total(reasons: Sequence[str], done: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Counts over all slices: rows, kept, dropped by reason, lost to corruption."""
     whole = [d for d in done if "corrupt" not in d]
@@ -109,6 +81,7 @@ def total(reasons: Sequence[str], done: Sequence[dict[str, Any]]) -> dict[str, A
     return {
         "rows": int(counts.sum()),
         "kept": int(counts[0]),
+        "listed": sum(d["listed"] for d in whole),
         "dropped": {reason: int(n) for reason, n in zip(reasons, counts[1:], strict=True)},
         "lost": sum(d["lost"] for d in done if "corrupt" in d),
         "corrupt": [d["corrupt"] for d in done if "corrupt" in d],
@@ -136,6 +109,7 @@ def report(
     stats: dict[str, Any],
     done: Sequence[dict[str, Any]],
     peek: Sequence[Peeked],
+    pairs: dict[str, list[list[str]]],
 ) -> None:
     """Write report.html."""
     rows, kept = stats["rows"], stats["kept"]
@@ -164,10 +138,22 @@ def report(
             )
         else:
             _table_of_examples(page, reason, done)
+    for name, found in pairs.items():
+        if found:
+            _pairs(page, name, found, pictures)
     kept_seen = [pictures[u] for u, v in sorted(verdicts.items()) if v == 0 and u in pictures]
     if kept_seen:
         page.thumbnails("Kept", shown(kept_seen[:PICTURES_PER_REASON]))
     page.save(run.path(REPORT))
+
+
+def _pairs(
+    page: Report, name: str, found: Sequence[Sequence[str]], pictures: dict[str, Peeked]
+) -> None:
+    page.table(f"{name}: repeats", ("dropped", "first of its group"), found)
+    seen = [pictures[uid] for pair in found for uid in pair if all(u in pictures for u in pair)]
+    if seen:
+        page.thumbnails(f"{name}: dropped, kept, dropped, kept ...", shown(seen))
 
 
 def _table_of_examples(page: Report, reason: str, done: Sequence[dict[str, Any]]) -> None:

@@ -17,6 +17,7 @@ from gristmill.execution.slices import Slice, SliceWorker, map_slices
 from gristmill.pools import columns
 from gristmill.pools.duplicates import count_duplicates, save_keys
 from gristmill.pools.funnel import Peeked, peek_shards, pin_input, shown
+from gristmill.pools.parts import ranges_for
 from gristmill.pools.pool import Pool, read_slice
 
 LANGUAGES_OF = 100_000
@@ -59,8 +60,9 @@ class InspectJob(Job):
         pin_input(run, "pool", pool.identity())
         pieces = pool.slices()
         step = max(pool.num_rows // LANGUAGES_OF, 1)
+        ranges = ranges_for(pool.num_rows)
         with session(self.execution):
-            worker = _Look(_wanted(names), step, self.language_model, run.scratch("keys"))
+            worker = _Look(_wanted(names), step, self.language_model, run.scratch("keys"), ranges)
             done = map_slices(
                 "inspect",
                 pieces,
@@ -73,6 +75,8 @@ class InspectJob(Job):
             twice = {
                 kind: count_duplicates(
                     [io.join(run.scratch("keys"), kind, p.name) for p in whole],
+                    pool.num_rows,
+                    ranges,
                     run.scratch("twice", kind),
                     self.execution,
                 )
@@ -101,6 +105,7 @@ class _Look(SliceWorker):
     step: int
     language_model: str
     keys: str
+    ranges: int
 
     def process(self, piece: Slice) -> dict[str, Any]:
         """Figures that add up over slices."""
@@ -124,7 +129,9 @@ class _Look(SliceWorker):
                     _scores(table[name], name, counts, histograms)
         for kind, chunks in keys.items():
             if chunks:
-                counts[f"broken_{kind}"] += save_keys(io.join(self.keys, kind, piece.name), chunks)
+                counts[f"broken_{kind}"] += save_keys(
+                    io.join(self.keys, kind, piece.name), chunks, self.ranges
+                )
         return {
             "counts": dict(counts),
             "languages": dict(languages),

@@ -1,4 +1,4 @@
-"""Put sorted parts of uids together as one subset file, range by range, by many workers.
+"""Put parts of uids together as one subset file, range by range, by many workers.
 
 The uid space is cut into equal ranges. A worker gathers one range from every part, sorts it and
 writes it; the ranges follow each other, so no one ever holds or sorts them all.
@@ -9,22 +9,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from gristmill.core import io
 from gristmill.core.run import Run
 from gristmill.execution.session import Execution
 from gristmill.execution.slices import Slice, SliceWorker, map_slices
-from gristmill.pools.subset import ranges, write_header
+from gristmill.pools.parts import gather, range_slices, save_by_key
+from gristmill.pools.subset import write_header
 from gristmill.pools.uid import UID_DTYPE, UidArray, sort_uids
 
-UIDS_PER_RANGE = 1 << 24
-"""About 16 million uids, 256 MiB, in one worker's hands."""
 
-
-def save_part(uri: str, uids: UidArray) -> None:
-    """Write a slice's kept uids, sorted, as bare records."""
-    io.write_bytes(uri, sort_uids(uids).tobytes())
+def save_part(uri: str, uids: UidArray, ranges: int) -> None:
+    """Write a slice's kept uids, sorted and cut into ranges."""
+    save_by_key(uri, sort_uids(uids), ranges)
 
 
 @dataclass
@@ -36,45 +32,26 @@ class _MergeRange(SliceWorker):
 
     def process(self, piece: Slice) -> dict[str, Any]:
         """Write the range's uids, sorted, as bare records."""
-        uids = gather_range(self.parts, piece)
+        uids = sort_uids(gather(self.parts, piece.payload["range"], UID_DTYPE))
         io.write_bytes(io.join(self.target, piece.name), uids.tobytes())
         return {"count": len(uids)}
 
 
-def range_slices(total: int) -> list[Slice]:
-    """The uid space cut into ranges that hold about UIDS_PER_RANGE of `total` uids each."""
-    count = max(1, -(-total // UIDS_PER_RANGE))
-    return [
-        Slice(name=f"{i:06d}", weight=max(total // count, 1), payload={"low": low, "high": high})
-        for i, (low, high) in enumerate(ranges(count))
-    ]
-
-
-def gather_range(parts: Sequence[str], piece: Slice) -> UidArray:
-    """The uids of one range from all parts, sorted."""
-    found = [np.zeros(0, UID_DTYPE)]
-    for part in parts:
-        uids = io.map_records(part, UID_DTYPE)
-        start = np.searchsorted(uids["f0"], np.uint64(piece.payload["low"]), "left")
-        stop = np.searchsorted(uids["f0"], np.uint64(piece.payload["high"]), "right")
-        found.append(uids[start:stop])
-    return sort_uids(np.concatenate(found))
-
-
 def merge_parts(
-    run: Run, parts: Sequence[str], total: int, name: str, execution: Execution
+    run: Run, parts: Sequence[str], total: int, ranges: int, name: str, execution: Execution
 ) -> None:
-    """Write `name` in the run's folder from sorted parts; its hash goes into the manifest.
+    """Write `name` in the run's folder from parts; its hash goes into the manifest.
 
     Args:
         run: Where the subset goes.
         parts: Files of `save_part`.
         total: Uids in all parts.
+        ranges: Into how many ranges each part is cut.
         name: File name, such as subset.npy.
         execution: How many workers at most.
     """
     target = run.scratch("ranges")
-    pieces = range_slices(total)
+    pieces = range_slices(ranges, total)
     done = map_slices(
         "sort uids",
         pieces,

@@ -1,29 +1,28 @@
 """The filter job: a pool and a filter in, `subset.npy` and its funnel out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
-
-import numpy as np
 
 from gristmill.core import io
 from gristmill.core.config import to_dict
-from gristmill.core.errors import BadInputError, CorruptDataError
+from gristmill.core.errors import CorruptDataError
 from gristmill.core.job import Job
 from gristmill.core.plan import Plan
 from gristmill.core.run import Run
 from gristmill.execution.session import Execution, session
-from gristmill.execution.slices import Slice, SliceWorker, map_slices
+from gristmill.execution.slices import map_slices
 from gristmill.filters.base import Filter
 from gristmill.pools import columns, funnel
-from gristmill.pools.facts import ColumnFacts
-from gristmill.pools.merge import merge_parts, save_part
-from gristmill.pools.pool import Pool, read_slice
-from gristmill.pools.uid import UidArray, hex_of_uid, make_uids, parse_uids
+from gristmill.pools.fitting import WholePool
+from gristmill.pools.judging import columns_of, parts_of
+from gristmill.pools.merge import merge_parts
+from gristmill.pools.parts import ranges_for
+from gristmill.pools.pool import Pool
+from gristmill.pools.selection_worker import JudgeSlice
 
 SUBSET = "subset.npy"
 STATS = "stats.json"
-SAMPLES_PER_REASON = 12
 ROWS_PER_SECOND = {"language": 100_000.0, "other": 2_000_000.0}
 """Rough rates a core for `--plan`; docs/results/ has measured ones."""
 
@@ -59,7 +58,7 @@ class FilterJob(Job):
     @property
     def wanted(self) -> list[str]:
         """Columns to read."""
-        return list(dict.fromkeys((columns.UID, *self.filter.columns)))
+        return list(dict.fromkeys((columns.UID, *columns_of(parts_of(self.filter)))))
 
     def execute(self, run: Run) -> None:
         """Fit, judge slice by slice, merge, report."""
@@ -71,14 +70,16 @@ class FilterJob(Job):
         for name, identity in self.filter.inputs().items():
             funnel.pin_input(run, name, identity)
         peek = funnel.peek_shards(pool)
+        ranges = ranges_for(pool.num_rows)
         with session(self.execution):
-            facts = ColumnFacts(pieces, run.scratch("facts"), self.execution, self.skip_corrupt)
+            facts = WholePool(pieces, run.scratch("facts"), self.execution, self.skip_corrupt)
             fitted = self.filter.fit(facts)
-            worker = _Judge(fitted, self.wanted, run.scratch("parts"), sorted(p.uid for p in peek))
+            chain = facts.chain(parts_of(fitted), also=(columns.UID,))
+            parts = run.scratch("parts")
             done = map_slices(
                 "filter",
                 pieces,
-                worker,
+                JudgeSlice(chain, parts, ranges, sorted(p.uid for p in peek)),
                 ledger=run.scratch("judged"),
                 execution=self.execution,
                 skip_corrupt=self.skip_corrupt,
@@ -86,10 +87,10 @@ class FilterJob(Job):
             if pieces and all("corrupt" in d for d in done):
                 raise CorruptDataError(f"no row group could be read: {done[0]['corrupt']}")
             whole = [(p, d) for p, d in zip(pieces, done, strict=True) if "corrupt" not in d]
-            kept = sum(d["kept"] for _, d in whole)
-            parts = [io.join(run.scratch("parts"), p.name) for p, _ in whole]
-            merge_parts(run, parts, kept, SUBSET, self.execution)
-        self._publish(run, fitted, done, peek)
+            listed = sum(d["listed"] for _, d in whole)
+            sources = [io.join(parts, p.name) for p, _ in whole]
+            merge_parts(run, sources, listed, ranges, SUBSET, self.execution)
+        self._publish(run, fitted, done, peek, facts.pairs)
 
     def _publish(
         self,
@@ -97,65 +98,17 @@ class FilterJob(Job):
         fitted: Filter,
         done: Sequence[dict[str, Any]],
         peek: "Sequence[funnel.Peeked]",
+        pairs: dict[str, list[list[str]]],
     ) -> None:
         stats = funnel.total(fitted.reasons, done)
         stats["filter"] = to_dict(fitted)
         io.write_json(run.path(STATS), stats)
         run.add_output(STATS)
-        funnel.report(run, self.filter, stats, done, peek)
+        funnel.report(run, self.filter, stats, done, peek, pairs)
         run.set_summary(
             rows=stats["rows"],
             kept=stats["kept"],
+            listed=stats["listed"],
             dropped=stats["rows"] - stats["kept"],
             lost_to_corruption=stats["lost"],
         )
-
-
-@dataclass
-class _Judge(SliceWorker):
-    """Judges the rows of a slice and writes the kept uids."""
-
-    filter: Filter
-    wanted: list[str]
-    parts: str
-    peek: list[str]
-    _peek_uids: UidArray | None = field(default=None, repr=False)
-
-    def setup(self) -> None:
-        """Load what the filter needs."""
-        self.filter.setup()
-        self._peek_uids = make_uids(self.peek)
-
-    def process(self, piece: Slice) -> dict[str, Any]:
-        """Counts by reason, a few examples of each, verdicts of rows whose picture we have."""
-        counts = np.zeros(len(self.filter.reasons) + 1, np.int64)
-        kept: list[UidArray] = []
-        examples = funnel.Examples(self.filter.reasons, SAMPLES_PER_REASON)
-        peeked: dict[str, int] = {}
-        for row, table in read_slice(piece, self.wanted):
-            uids = parse_uids(table[columns.UID], where=piece.payload["uri"], first_row=row)
-            try:
-                verdict = self.filter.judge(table)
-            except UnicodeDecodeError as error:
-                where = f"{io.redact(piece.payload['uri'])}, rows from {row}"
-                raise CorruptDataError(f"{where}: a caption is not UTF-8: {error}") from error
-            if verdict.shape != uids.shape or (verdict < 0).any() or (verdict >= len(counts)).any():
-                raise BadInputError(
-                    f"{type(self.filter).__name__}.judge must give one verdict a row, from 0 to "
-                    f"{len(counts) - 1}; it gave {verdict.shape} for {len(uids)} rows"
-                )
-            counts += np.bincount(verdict, minlength=len(counts))
-            kept.append(uids[verdict == 0])
-            examples.add(uids, verdict, table)
-            if self._peek_uids is not None and len(self._peek_uids):
-                hits = np.flatnonzero(np.isin(uids, self._peek_uids))
-                peeked.update({hex_of_uid(uids[i]): int(verdict[i]) for i in hits})
-        uids = np.concatenate(kept)
-        save_part(io.join(self.parts, piece.name), uids)
-        return {
-            "rows": int(counts.sum()),
-            "kept": len(uids),
-            "counts": counts.tolist(),
-            "examples": examples.found,
-            "peeked": peeked,
-        }

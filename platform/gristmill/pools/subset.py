@@ -1,9 +1,7 @@
 """Subset files: sorted uids in an .npy of dtype `u8,u8` (DataComp). A uid may repeat."""
 
-import itertools
 import os
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
 
@@ -189,10 +187,3 @@ def _is_empty_npy(path: str) -> bool:
         return np.load(path, allow_pickle=False).size == 0
     except (ValueError, OSError):
         return False
-
-
-def ranges(parts: int) -> Iterator[tuple[int, int]]:
-    """The space of the first 16 digits cut into `parts` equal ranges, as (first, last)."""
-    edges = [(1 << 64) * i // parts for i in range(parts + 1)]
-    for low, high in itertools.pairwise(edges):
-        yield low, high - 1

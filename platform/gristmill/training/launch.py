@@ -23,7 +23,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from gristmill.core import errors, io
 from gristmill.core.errors import BadInputError, GristmillError, RunError
 from gristmill.execution.session import cluster_cpus, cluster_gpus
-from gristmill.execution.slices import DISK_FULL
 from gristmill.training import checkpoint
 from gristmill.training.loop import TrainSpec, train
 
@@ -267,7 +266,7 @@ def _disk_error(error: OSError) -> str:
     """What to say when a file cannot be written for want of room."""
     if error.errno == errno.EFBIG:
         return f"a file is larger than this system lets it be ({error}); raise that limit (ulimit)"
-    return f"{DISK_FULL}: {error}"
+    return f"{errors.DISK_FULL}: {error}"
 
 
 def _first_line(error: BaseException) -> str:

@@ -15,7 +15,7 @@ import torch
 from open_clip_train.data import SharedEpoch
 
 from gristmill.core.errors import BadInputError
-from gristmill.execution.slices import fault_point
+from gristmill.execution.hosting import fault_point
 from gristmill.training import checkpoint, clip
 from gristmill.training.clip import Place, Trainee
 from gristmill.training.data import StreamSpec, make_loader

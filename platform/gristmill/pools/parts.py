@@ -1,0 +1,81 @@
+"""Part files: records cut into segments, so that a reader of one segment reads only its bytes.
+
+This is how rows change hands between two maps. Every slice writes a part whose segments follow the
+same edges (ranges of the key space, or slices of the pool); the worker of segment i reads segment
+i of every part, by mapping a local file or by two ranged reads of a remote one.
+
+Layout, little-endian: u64 number of segments, u64 offset of each segment and of the end, records.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gristmill.core import io
+from gristmill.execution.work import Slice
+
+SEGMENT_BYTES = 1 << 26
+"""What one segment of all parts together holds, about: one worker's load."""
+READS_AT_ONCE = 16
+WORD = 8
+
+
+def ranges_for(records: int, record_bytes: int = 16) -> int:
+    """Into how many ranges the key space is cut for so many records of evenly spread keys."""
+    return max(1, -(-records * record_bytes // SEGMENT_BYTES))
+
+
+def range_slices(count: int, total: int) -> list[Slice]:
+    """A slice for each of `count` ranges; `total` records weigh the progress line."""
+    return [
+        Slice(name=f"{i:06d}", weight=max(total // count, 1), payload={"range": i})
+        for i in range(count)
+    ]
+
+
+def save_by_key(uri: str, records: npt.NDArray[Any], ranges: int) -> None:
+    """Write records, sorted by their field f0, cut into `ranges` equal ranges of it."""
+    lows = np.array([(i << 64) // ranges for i in range(1, ranges)], np.uint64)
+    _save(uri, records, np.searchsorted(records["f0"], lows, "left"))
+
+
+def save_by_row(uri: str, rows: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> None:
+    """Write sorted row numbers, cut where slices of the pool end (`ends`, the last one too)."""
+    _save(uri, rows, np.searchsorted(rows, ends[:-1], "left"))
+
+
+def _save(uri: str, records: npt.NDArray[Any], cuts: npt.NDArray[Any]) -> None:
+    offsets = np.concatenate([[0], cuts, [len(records)]]).astype("<u8")
+    with io.open_write(uri) as file:
+        file.write(np.array([len(offsets) - 1], "<u8").tobytes())
+        file.write(offsets.tobytes())
+        file.write(np.ascontiguousarray(records).view(np.uint8).data)
+
+
+def read_segment(uri: str, index: int, dtype: "np.dtype[Any]") -> npt.NDArray[Any]:
+    """One segment; of a local part it is mapped, not read."""
+    if io.is_local(uri):
+        whole = io.map_records(uri, np.dtype(np.uint8))
+        count = int(whole[:WORD].view("<u8")[0])
+        start, stop = whole[WORD : WORD * (count + 2)].view("<u8")[index : index + 2]
+        base = WORD * (count + 2)
+        span = whole[base + int(start) * dtype.itemsize : base + int(stop) * dtype.itemsize]
+        return span.view(dtype)
+    head = np.frombuffer(io.read_range(uri, 0, WORD * (index + 3)), "<u8")
+    count, start, stop = int(head[0]), int(head[index + 1]), int(head[index + 2])
+    base = WORD * (count + 2)
+    data = io.read_range(uri, base + start * dtype.itemsize, base + stop * dtype.itemsize)
+    return np.frombuffer(data, dtype)
+
+
+def gather(parts: Sequence[str], index: int, dtype: "np.dtype[Any]") -> npt.NDArray[Any]:
+    """Segment `index` of all parts, one after another."""
+    if parts and not io.is_local(parts[0]):
+        with ThreadPoolExecutor(READS_AT_ONCE) as threads:
+            found = list(threads.map(lambda part: read_segment(part, index, dtype), parts))
+    else:
+        found = [read_segment(part, index, dtype) for part in parts]
+    return np.concatenate([np.zeros(0, dtype), *found])
