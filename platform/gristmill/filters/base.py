@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import tyro
 
 from gristmill.core.errors import BadInputError
 
@@ -176,8 +177,8 @@ class Marked(Filter):
 class AllOf(Filter):
     """Filters one after another; what an earlier one drops, a later one never sees."""
 
-    parts: tuple[Filter, ...]
-    """The filters, cheapest first."""
+    parts: tyro.conf.Suppress[tuple[Filter, ...]]
+    """The filters, cheapest first. No flags of their own: two parts may share a field's name."""
 
     def __post_init__(self) -> None:
         if not self.parts:
