@@ -64,6 +64,7 @@ def write_metadata(
             "original_height": numbers.integers(20, 1500, rows),
             "clip_b32_similarity_score": np.round(numbers.normal(0.25, 0.05, rows), 6),
             "clip_l14_similarity_score": pa.array(scores, mask=numbers.random(rows) < null),
+            **_later_columns(rows, seed, null),
         }
     )
     target = Path(folder) / "metadata"
@@ -73,6 +74,47 @@ def write_metadata(
         part = table.slice(number * step, step)
         pq.write_table(part, target / f"{number:04d}.parquet", row_group_size=row_group)
     return table
+
+
+def _later_columns(rows, seed, null):
+    """Columns that came later, from a generator of their own so that the others stay as they are."""
+    rng = np.random.default_rng([seed, 1])
+
+    def numbers(values):
+        values[rng.random(rows) < null] = np.nan
+        return pa.array(values, mask=rng.random(rows) < null)
+
+    pictures = rng.integers(0, max(rows // 2, 1), rows)  # each in two rows or so
+    hashes = rng.integers(0, 1 << 64, max(rows // 2, 1), np.uint64)[pictures]
+    flips = rng.integers(0, 64, rows).astype(np.uint64)
+    hashes ^= np.where(rng.random(rows) < 0.3, np.uint64(1) << flips, np.uint64(0))
+    return {
+        "sha256": [hashlib.sha256(str(p).encode()).hexdigest() for p in pictures],
+        "phash": pa.array([f"{h:016x}" for h in hashes], mask=rng.random(rows) < null),
+        "aesthetic_score": numbers(np.round(rng.normal(5, 1, rows), 2)),
+        "nsfw_score": numbers(np.round(rng.random(rows) ** 4, 3)),
+        "weight": numbers(np.round(rng.exponential(1.0, rows), 3)),
+    }
+
+
+def made_features(rows, *, size=16, kinds=5, seed=0, dtype=np.float16):
+    """Unit vectors [rows, size] around a few directions, which the seed does not change."""
+    centres = np.random.default_rng(99).normal(size=(kinds, size))
+    rng = np.random.default_rng(seed)
+    found = centres[rng.integers(0, kinds, rows)] + 0.4 * rng.normal(size=(rows, size))
+    return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(dtype)
+
+
+def write_features(folder, *, names=("l14_img",), save=np.savez, seed=0, **fields):
+    """An .npz beside each metadata file of a pool; returns name -> features of all rows in order."""
+    files = sorted((Path(folder) / "metadata").glob("*.parquet"))
+    rows = [pq.read_metadata(file).num_rows for file in files]
+    made = {name: made_features(sum(rows), seed=seed + i, **fields) for i, name in enumerate(names)}
+    first = 0
+    for file, count in zip(files, rows, strict=True):
+        save(file.with_suffix(".npz"), **{k: v[first : first + count] for k, v in made.items()})
+        first += count
+    return made
 
 
 def picture(seed, size=(48, 40), kind="JPEG"):

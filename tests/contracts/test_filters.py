@@ -2,18 +2,35 @@
 
 import pickle
 import re
+import tempfile
 
 import numpy as np
 import pytest
 from made_up import write_metadata
 from plain_facts import PlainFacts
 
-from gristmill.core import plugins
+from gristmill.core import arrays, plugins
 from gristmill.core.config import from_dict, to_dict
 from gristmill.core.errors import BadInputError
 from gristmill.filters.base import AllOf, Filter
 
-FIELDS = {"clip_score": {"fraction": 0.3}}
+FOLDER = tempfile.TemporaryDirectory(prefix="gristmill-contracts-")
+np.save(f"{FOLDER.name}/centroids.npy", np.eye(8, dtype=np.float32))
+np.save(f"{FOLDER.name}/targets.npy", np.eye(8, dtype=np.float32)[:3])
+np.save(f"{FOLDER.name}/evaluation.npy", np.eye(8, dtype=np.float32)[:2])
+with open(f"{FOLDER.name}/evaluation.txt", "w", encoding="utf-8") as file:
+    file.write("a photo of a brown dog running through the park")
+TARGETS = {"centroids": FOLDER.name, "targets": f"{FOLDER.name}/targets.npy"}
+FIELDS = {
+    "aesthetic": {"fraction": 0.3},
+    "clip_score": {"fraction": 0.3},
+    "laion2b": {"detector": "fasttext"},
+    "decontaminate": {"evaluation": f"{FOLDER.name}/evaluation.npy", "similarity": 0.5},
+    "ngram_decontaminate": {"evaluation": f"{FOLDER.name}/evaluation.txt"},
+    "image_based": TARGETS,
+    "image_based_intersect_clip_score": {"fraction": 0.5, **TARGETS},
+    "semantic_duplicates": {"centroids": FOLDER.name, "epsilon": 0.2},
+}
 NAMES = plugins.names("gristmill.filters")
 
 
@@ -23,7 +40,9 @@ def make(name):
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    return write_metadata(tmp_path_factory.mktemp("pool"), 400)
+    table = write_metadata(tmp_path_factory.mktemp("pool"), 400)
+    features = np.random.default_rng(0).normal(size=(400, 8)).astype(np.float16)
+    return table.append_column("l14_img", arrays.to_column(features))
 
 
 @pytest.fixture(params=[*NAMES, "all of them"])

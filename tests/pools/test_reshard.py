@@ -1,4 +1,7 @@
+import io
 import json
+import random
+import tarfile
 
 import numpy as np
 import pytest
@@ -7,7 +10,10 @@ from made_up import folder_bytes, tar_members, uid, write_pool, write_tar
 from gristmill.core.errors import BadInputError, CorruptDataError
 from gristmill.core.job import run_job
 from gristmill.execution.session import Execution
+from gristmill.execution.slices import Slice
+from gristmill.pools import reshard_workers
 from gristmill.pools.reshard import ReshardJob
+from gristmill.pools.reshard_plan import runs
 from gristmill.pools.subset import Subset
 from gristmill.pools.uid import make_uids, sort_uids
 
@@ -156,8 +162,6 @@ def test_samples_without_a_uid_are_counted(tmp_path):
 
 
 def test_faces_are_blurred_and_boxes_written(made, tmp_path):
-    import io
-
     from PIL import Image
 
     folder, rows = made
@@ -251,3 +255,135 @@ def test_faces_that_are_unknown_or_no_boxes_stop_the_job(tmp_path, value):
                 pool=str(tmp_path / "p"), subset=subset, out=str(tmp_path / "o"), blur_faces=True
             )
         )
+
+
+def plain_reshard(shards, kept):
+    """The tar of the kept uids' samples in order, by the standard library, a member at a time."""
+    found = {}
+    for path in shards:
+        for name, data in tar_members(path):
+            key, _, extension = name.partition(".")
+            found.setdefault((path, key), {})[extension] = data
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for members in found.values():
+            if json.loads(members["json"])["uid"] not in kept:
+                continue
+            for extension in sorted(members, key=lambda e: (e != "jpg", e)):
+                info = tarfile.TarInfo(f"{json.loads(members['json'])['uid']}-0.{extension}")
+                info.size = len(members[extension])
+                tar.addfile(info, io.BytesIO(members[extension]))
+        end = tar.offset
+    return buffer.getvalue()[:end] + bytes(1024)
+
+
+def write_odd_pool(folder, shards=4, per_shard=12):
+    """Samples whose members come in any order, some large, some with long extensions."""
+    rng = random.Random(3)
+    uids = []
+    for shard in range(shards):
+        members = []
+        for i in range(per_shard):
+            uids.append(uid(f"odd-{shard}-{i}"))
+            size = rng.choice([0, 3, 512, 5000, 40_000])
+            parts = [
+                ("json", json.dumps({"uid": uids[-1]}).encode()),
+                ("jpg", rng.randbytes(size)),
+                ("txt", b"caption"),
+            ]
+            if i % 5 == 0:
+                parts.append(("e" * rng.choice([20, 64, 65, 66, 67, 90]), b"long"))
+            rng.shuffle(parts)
+            members += [(f"{shard}{i:04d}.{extension}", data) for extension, data in parts]
+        write_tar(folder / "shards" / f"{shard:08d}.tar", members)
+    return uids
+
+
+@pytest.mark.parametrize(("batch_bytes", "open_tars"), [(1 << 21, 64), (20_000, 1), (1, 2)])
+@pytest.mark.parametrize("window", [0, 48])
+def test_the_bytes_are_those_of_a_plain_writer(
+    tmp_path, monkeypatch, batch_bytes, open_tars, window
+):
+    """In this process, with batches and open files of any number."""
+    monkeypatch.setattr(reshard_workers, "BATCH_BYTES", batch_bytes)
+    monkeypatch.setattr(reshard_workers, "OPEN_TARS", open_tars)
+    uids = write_odd_pool(tmp_path)
+    shards = sorted((tmp_path / "shards").iterdir())
+    kept = set(uids[::2])
+    subset = save(tmp_path / "s.npy", sorted(kept))
+    finder = reshard_workers.FindKept(subset, str(tmp_path / "kept"))
+    finder.setup()
+    found = [
+        finder.process(Slice(name=f"{i:06d}", payload={"uri": str(path)}))
+        for i, path in enumerate(shards)
+    ]
+    writer = reshard_workers.WriteShard(
+        inputs=[str(path) for path in shards],
+        counts=[outcome["found"] for outcome in found],
+        kept=str(tmp_path / "kept"),
+        trimmed=frozenset(),
+        placed="",
+        out=str(tmp_path / "out"),
+        shard_format="{:08d}.tar",
+        window=window,
+        seed=0,
+        faces="",
+        blur=False,
+        inject=False,
+        webp_quality=100,
+    )
+    writer.setup()
+    piece = {"number": 0, "start": 0, "stop": len(kept)}
+    done = writer.process(Slice(name="0", payload=piece))
+    made = (tmp_path / "out" / "00000000.tar").read_bytes()
+    want = plain_reshard(shards, kept)
+    assert done["samples"] == len(kept) and done["bytes"] == len(want)
+    if window:  # the same samples in another order
+        (tmp_path / "want.tar").write_bytes(want)
+        assert dict(tar_members(tmp_path / "out" / "00000000.tar")) == dict(
+            tar_members(tmp_path / "want.tar")
+        )
+    else:
+        assert made == want
+
+
+def test_runs_cover_every_sample_once_and_keep_to_the_limit():
+    rng = np.random.default_rng(0)
+    for most in (1, 10, 50, 10_000):
+        sizes = rng.integers(1, 40, 200)
+        alone = rng.random(200) < 0.1
+        found = list(runs(alone, sizes, most))
+        assert [a for a, _ in found] == [0, *(b for _, b in found[:-1])] and found[-1][1] == 200
+        for start, stop in found:
+            if stop - start > 1:
+                assert not alone[start:stop].any() and sizes[start:stop].sum() <= most
+    assert list(runs(np.zeros(0, bool), np.zeros(0, np.int64), 5)) == []
+
+
+def test_uids_are_read_from_any_json_that_python_reads(tmp_path):
+    """NaN, UTF-16 and lone surrogates are taken; what is no object with a uid is counted."""
+    bodies = [
+        b'{"uid": "%s", "score": NaN}' % uid(0).encode(),
+        json.dumps({"uid": uid(1)}).encode("utf-16"),
+        b'{"text": "\\ud800", "uid": "%s"}' % uid(2).encode(),
+        json.dumps({"uid": uid(3).upper()}).encode(),
+        b'["uid"]',
+        b'{"uid": 7}',
+        b'{"uid": "short"}',
+        b'{"uid": "%s"}' % ("\u00e9" * 16).encode(),
+        b'{"uid": "%s"' % uid(4).encode(),
+        b"[" * 100_000,
+        b'{"uid": "%s", "more": "%s"}' % (uid(5).encode(), b"x" * (1 << 20)),
+        b"",
+    ]
+    members = [(f"{i}.json", body) for i, body in enumerate(bodies)]
+    write_tar(tmp_path / "p" / "shards" / "0.tar", [*members, ("no.txt", b"t")])
+    subset = save(tmp_path / "s.npy", [uid(i) for i in range(6)])
+    finder = reshard_workers.FindKept(subset, str(tmp_path / "kept"))
+    finder.setup()
+    uri = str(tmp_path / "p" / "shards" / "0.tar")
+    assert finder.process(Slice(name="0", payload={"uri": uri})) == {
+        "samples": 13,
+        "found": 4,
+        "dropped": {"sample without a uid": 9},
+    }

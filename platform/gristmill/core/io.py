@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 CHUNK_BYTES = 1 << 22
+STORE_BYTES = 1 << 21
+"""A local file is sent to the disk in steps of this size while it grows."""
 
 
 def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -258,6 +260,17 @@ def sha256(uri: str) -> str:
     return digest.hexdigest()
 
 
+def _start_storing(file: IO[bytes], offset: int, size: int) -> None:
+    """Have the system begin to write a part of a local file to its disk, without waiting.
+
+    So the fsync that ends the file finds little left to do: a third of the time of writing shards.
+    Linux has no call for it in Python, but this hint, "not needed in memory", begins with it; and
+    what is still on its way to the disk stays in memory.
+    """
+    with contextlib.suppress(AttributeError, OSError):  # not a file of this machine; no such hint
+        os.posix_fadvise(file.fileno(), offset, size, os.POSIX_FADV_DONTNEED)
+
+
 class HashingWriter(io.RawIOBase):
     """A write-only file that hashes and counts what passes through to another."""
 
@@ -266,6 +279,7 @@ class HashingWriter(io.RawIOBase):
         self._target = target
         self._digest = hashlib.sha256()
         self.num_bytes = 0
+        self._sent = 0
 
     def writable(self) -> bool:
         """True: this is a sink."""
@@ -277,6 +291,9 @@ class HashingWriter(io.RawIOBase):
         self._target.write(data)
         count = len(data)
         self.num_bytes += count
+        if self.num_bytes - self._sent >= STORE_BYTES:
+            _start_storing(self._target, self._sent, self.num_bytes - self._sent)
+            self._sent = self.num_bytes
         return count
 
     def tell(self) -> int:

@@ -1,16 +1,53 @@
-"""Language of a text by fastText lid.176, the model loaded once a process."""
+"""Language of a text by fastText lid.176, the model loaded once a process.
+
+A caption of 60 characters takes it 6 to 10 microseconds, ten times what the rest of a caption
+filter does. So filters ask only about rows that their cheaper rules keep.
+"""
 
 import functools
 import importlib.util
 import os
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
 
 from gristmill.core.errors import BadInputError
 from gristmill.core.io import sha256
+from gristmill.filters import _fasttext_file
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 BUNDLED = "lid.176.ftz"
 LABEL = "__label__"
+LINES_A_CALL = 4096
+"""Texts handed to fastText at once, which copies them."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A fastText language identifier."""
+
+    path: str
+    labels: frozenset[str]
+    """Every label it knows, such as `__label__en`."""
+    predictor: Any
+    """The object below fastText's Python layer, which takes half a microsecond more a text."""
+
+    def top(self, texts: Sequence[str]) -> Iterator[list[str]]:
+        """The top label of each text in a list of its own, empty if no token is known.
+
+        Newlines are read as spaces, as DataComp's baselines do; fastText ends a text at one.
+        """
+        for start in range(0, len(texts), LINES_A_CALL):
+            lines = [
+                text.replace("\n", " ") + "\n" if "\n" in text else text + "\n"
+                for text in texts[start : start + LINES_A_CALL]
+            ]
+            yield from self.predictor.multilinePredict(lines, 1, 0.0, "strict")
 
 
 def model_path(name: str = "") -> str:
@@ -32,31 +69,78 @@ def model_path(name: str = "") -> str:
 
 
 @functools.lru_cache(maxsize=2)
-def load(name: str = "") -> Any:
-    """The fastText model; kept for the life of the process."""
+def load(name: str = "") -> Model:
+    """The fastText model; kept for the life of the process.
+
+    Raises:
+        BadInputError: The file is not a whole fastText classifier.
+    """
     import fasttext
 
     path = model_path(name)
+    labels = _fasttext_file.labels(path)
     try:
-        return fasttext.load_model(path)
-    except (ValueError, OSError, RuntimeError) as error:
+        return Model(path=path, labels=labels, predictor=fasttext.load_model(path).f)
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
         raise BadInputError(f"{path} is not a fastText model: {error}") from error
 
 
+def require(language: str, name: str = "") -> Model:
+    """The model, if it knows a language.
+
+    Raises:
+        BadInputError: No text could ever get this label, so a filter would drop all.
+    """
+    model = load(name)
+    if LABEL + language not in model.labels:
+        some = ", ".join(sorted(label.removeprefix(LABEL) for label in model.labels)[:5])
+        raise BadInputError(
+            f"{model.path} has no language {language!r}; its {len(model.labels)} labels are like "
+            f"{some}"
+        )
+    return model
+
+
 def languages(texts: Iterable[str], name: str = "") -> list[str]:
-    """Top label of each text, newlines read as spaces, as DataComp's baselines do.
+    """Top label of each text, newlines read as spaces.
 
     A text without any known token has no label; it gets the empty string.
     """
-    predict = load(name).predict
-    result = []
-    for text in texts:
-        labels = predict(text.replace("\n", " "))[0]
-        result.append(labels[0].removeprefix(LABEL) if labels else "")
-    return result
+    tops = load(name).top(list(texts))
+    return [found[0].removeprefix(LABEL) if found else "" for found in tops]
+
+
+def is_language(texts: Sequence[str], language: str, name: str = "") -> npt.NDArray[np.bool_]:
+    """Whether each text's top label is a language, shape (texts,)."""
+    wanted = [LABEL + language]
+    return np.array([found == wanted for found in require(language, name).top(texts)], bool)
+
+
+def captions(column: "pa.ChunkedArray", rows: npt.NDArray[np.int64]) -> list[str | None]:
+    """Texts of some rows. Only these are decoded if another row is not UTF-8.
+
+    Raises:
+        BadInputError: The column does not hold text.
+        UnicodeDecodeError: One of these rows is not UTF-8.
+    """
+    kind = str(column.type)
+    if not kind.removeprefix("dictionary<values=").startswith(("string", "large_string", "null")):
+        raise BadInputError(f"captions must be strings, not {kind}")
+    try:
+        texts = column.to_pylist()  # twice as fast as taking the rows first
+    except UnicodeDecodeError:
+        return column.take(rows).to_pylist()
+    return texts if len(rows) == len(texts) else [texts[row] for row in rows]
 
 
 def identity(name: str = "") -> dict[str, str]:
-    """File name and hash of the model, for a run's inputs."""
+    """File name and hash of the model, for a run's inputs; checked and hashed once a process."""
     path = model_path(name)
-    return {"file": os.path.basename(path), "sha256": sha256(path)}
+    about = os.stat(path)
+    return {"file": os.path.basename(path), "sha256": _hash(path, about.st_size, about.st_mtime_ns)}
+
+
+@functools.lru_cache(maxsize=8)
+def _hash(path: str, size: int, changed: int) -> str:  # noqa: ARG001 - keys of the cache
+    _fasttext_file.labels(path)
+    return sha256(path)

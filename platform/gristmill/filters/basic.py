@@ -67,18 +67,22 @@ class Basic(Filter):
 
     def setup(self) -> None:
         """Load the language model."""
-        _language.load(self.language_model)
+        _language.require(self.language, self.language_model)
 
     def judge(self, batch: "pa.Table") -> Verdict:
         """Sizes by whole columns, then captions of what is left."""
         verdict = self._judge_size(batch)
         left = np.flatnonzero(verdict == 0)
-        texts = batch[TEXT].take(left).to_pylist()
-        verdict[left] = [self._judge_caption(text) for text in texts]
+        asked: list[str] = []
+        reasons = []
+        for text in _language.captions(batch[TEXT], left):
+            reasons.append(reason := self._judge_caption(text))
+            if reason == 0 and text is not None:
+                asked.append(text)
+        verdict[left] = reasons
         left = left[verdict[left] == 0]
-        texts = batch[TEXT].take(left).to_pylist()
-        found = np.array(_language.languages(texts, self.language_model), dtype=object)
-        verdict[left[found != self.language]] = 7
+        right = _language.is_language(asked, self.language, self.language_model)
+        verdict[left[~right]] = 7
         return verdict
 
     def _judge_size(self, batch: "pa.Table") -> Verdict:
@@ -96,7 +100,8 @@ class Basic(Filter):
     def _judge_caption(self, text: str | None) -> int:
         if text is None:
             return 4
-        if len(text.split()) <= self.words_above:
+        # It cuts off no more words than it takes to know.
+        if len(text.split(None, self.words_above)) <= self.words_above:
             return 5
         return 6 if len(text) <= self.characters_above else 0
 

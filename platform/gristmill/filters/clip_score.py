@@ -1,13 +1,10 @@
 """DataComp's CLIP score filter: pairs whose image and caption agree."""
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
-from gristmill.core.errors import BadInputError
+from gristmill.filters import _cut
 from gristmill.filters.base import Filter, PoolFacts, Verdict
 
 if TYPE_CHECKING:
@@ -30,12 +27,7 @@ class ClipScore(Filter):
     """Least score to keep. Give this or fraction."""
 
     def __post_init__(self) -> None:
-        if (self.fraction is None) == (self.threshold is None):
-            raise BadInputError("give clip_score either --fraction or --threshold, one of the two")
-        if self.fraction is not None and not 0 < self.fraction <= 1:
-            raise BadInputError(f"fraction must lie in (0, 1], not {self.fraction}")
-        if self.threshold is not None and not math.isfinite(self.threshold):
-            raise BadInputError(f"threshold must be a number, not {self.threshold}")
+        _cut.check("clip_score", fraction=self.fraction, threshold=self.threshold)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -55,23 +47,9 @@ class ClipScore(Filter):
         """
         if self.fraction is None:
             return self
-        rows = facts.rows_of(self.columns[0])
-        if rows == 0:
-            return dataclasses.replace(self, fraction=None, threshold=0.0)
-        rank = min(int(rows * self.fraction), rows - 1)
-        value = facts.value_at_rank(self.columns[0], rank)
-        if math.isnan(value):
-            raise BadInputError(
-                f"the best {self.fraction} of {rows} rows includes rows whose "
-                f"{self.columns[0]} is NaN or null; score the pool again or give a threshold"
-            )
-        return dataclasses.replace(self, fraction=None, threshold=value)
+        threshold = _cut.threshold_of(facts, self.columns[0], self.fraction)
+        return dataclasses.replace(self, fraction=None, threshold=threshold)
 
     def judge(self, batch: "pa.Table") -> Verdict:
         """Compare in double precision, as the reference does."""
-        if self.threshold is None:
-            raise BadInputError("a fraction needs the whole pool: call fit first")
-        score = batch[self.columns[0]].cast("float64").to_numpy()
-        verdict = np.where(score >= self.threshold, 0, 2).astype(np.int8)
-        verdict[np.isnan(score)] = 1
-        return verdict
+        return _cut.keep_from(_cut.scores(batch, self.columns[0]), self.threshold)

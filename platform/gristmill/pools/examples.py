@@ -37,7 +37,9 @@ class Examples:
                     self._merge(code, part, table.take(_least(prefixes, rows, self._limit)))
 
     def _merge(self, code: int, part: Filter, rows: "pa.Table") -> None:
-        notes = part.notes(rows.select(list(part.columns))) if part.columns else None
+        # A part that an earlier pass judged has none of its columns here, and so no notes.
+        readable = part.columns and set(part.columns) <= set(rows.column_names)
+        notes = part.notes(rows.select(list(part.columns))) if readable else None
         new = [
             [uid, _words(rows, i, notes[i] if notes else "")]
             for i, uid in enumerate(rows[columns.UID].to_pylist())

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from gristmill.core import io
 from gristmill.core.errors import BadInputError
@@ -122,6 +123,19 @@ class FaceBoxes:
         """Read what `gather_faces` wrote."""
         uids = io.map_records(io.join(folder, UIDS), UID_DTYPE)
         return cls(uids, io.map_records(io.join(folder, BOXES), BOX_DTYPE))
+
+    def any_of(self, uids: UidArray) -> npt.NDArray[np.bool_]:
+        """Whether each uid shows a face, shape (n,).
+
+        Raises:
+            BadInputError: One is not in the table.
+        """
+        rows = positions(self.uids, uids)
+        if (rows < 0).any():
+            first = hex_of_uid(uids[int(np.argmin(rows))])
+            raise BadInputError(f"no face boxes are known for uid {first}")
+        low = np.searchsorted(self.boxes["row"], rows, "left")
+        return np.asarray(np.searchsorted(self.boxes["row"], rows, "right") > low)
 
     def of(self, uid: tuple[int, int]) -> list[list[float]]:
         """The boxes of one uid; none if it shows no face.

@@ -64,8 +64,7 @@ class _Count(SliceWorker):
         for _, table in read_slice(piece, [self.column]):
             keys = order_keys(table[self.column].cast("float64").to_numpy())
             offset = keys - np.uint64(self.low)  # below the range this wraps to a huge number
-            last = np.uint64((1 << self.width) - 1)
-            inside = offset <= last
+            inside = offset <= np.uint64((1 << self.width) - 1)
             if self.collect:
                 kept.append(keys[inside])
             else:

@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING, Any
 from gristmill.core import io
 from gristmill.core.errors import BadInputError, CorruptDataError
 from gristmill.core.run import CONFIG, DONE
-from gristmill.execution.slices import Slice
-from gristmill.pools import columns
+from gristmill.execution.work import Slice
+from gristmill.pools import columns, features
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-ROWS_PER_SLICE = 1_000_000
-"""Row groups are joined up to this many rows: about 0.3 GB of captions in memory at once."""
+LEAST_ROWS_PER_SLICE, MOST_ROWS_PER_SLICE = 250_000, 4_000_000
+SLICES = 2048
+"""Row groups are joined up to a share of the pool, so that the workers of a small pool end together
+and a huge one leaves thousands of markers, not hundreds of thousands. A worker holds one row group
+at a time, whatever the slice."""
 FOOTERS_AT_ONCE = 16
 MANIFEST = "pool.json"
 
@@ -108,21 +111,36 @@ class Pool:
     def require(self, wanted: Sequence[str]) -> None:
         """Check that every file has the columns, with usable types.
 
+        Features (`l14_img`, `b32_txt`) may stand in the .npz beside a file instead.
+
         Raises:
-            BadInputError: A column is missing or of a wrong type; names file and column.
+            BadInputError: A column is missing or of a wrong type; names file and column. Or the
+                features have another number of rows than the file, or differ in size between files.
         """
+        beside: list[features.Wanted] = []
         for footer in self.footers:
             types = dict(zip(footer.names, footer.types, strict=True))
             for name in wanted:
-                if name not in types:
+                if name in types:
+                    _check_type(footer.uri, name, types[name])
+                elif features.is_feature(name):
+                    beside.append(features.Wanted(footer.uri, name, footer.num_rows))
+                else:
                     raise BadInputError(
                         f"{io.redact(footer.uri)} has no column {name}; it has "
                         f"{', '.join(footer.names)}{_how_to_add(name)}"
                     )
-                _check_type(footer.uri, name, types[name])
+        features.check(beside)
 
-    def slices(self, rows_per_slice: int = ROWS_PER_SLICE) -> list[Slice]:
-        """The metadata cut at row groups: the source offsets that checkpoints are kept by."""
+    def slices(self, rows_per_slice: int = 0) -> list[Slice]:
+        """The metadata cut at row groups: the source offsets that checkpoints are kept by.
+
+        Args:
+            rows_per_slice: Most rows of a slice of several row groups. 0: by the pool's size.
+        """
+        if not rows_per_slice:
+            share = self.num_rows // SLICES
+            rows_per_slice = min(max(share, LEAST_ROWS_PER_SLICE), MOST_ROWS_PER_SLICE)
         pieces = []
         for number, footer in enumerate(self.footers):
             first, count = 0, 0
@@ -134,6 +152,11 @@ class Pool:
             if count:
                 pieces.append(_slice(number, footer, first, len(footer.row_groups), count))
         return pieces
+
+    def features_identity(self, wanted: Sequence[str]) -> dict[str, Any]:
+        """What pins those of the columns that stand in the .npz files; empty when none does."""
+        beside = [f.uri for f in self.footers if features.missing(wanted, f.names)]
+        return features.identity(beside) if beside else {}
 
     def identity(self) -> dict[str, Any]:
         """Hashes that pin the metadata: one digest over names, sizes and footers of all files."""
@@ -223,7 +246,10 @@ class open_parquet:  # noqa: N801 - used like the function `open`
 
 
 def read_slice(piece: Slice, names: Sequence[str]) -> "Iterator[tuple[int, pa.Table]]":
-    """The row groups of a metadata slice: (row number in the file of the first row, table).
+    """The rows of a metadata slice: (row number in the file of the first row, table).
+
+    A table is a row group, or up to `features.ROWS_AT_ONCE` rows of one when `names` has features,
+    which are taken from the .npz beside the file. Columns that are nowhere are left out.
 
     Raises:
         CorruptDataError: A row group cannot be read; names file and row group.
@@ -232,12 +258,16 @@ def read_slice(piece: Slice, names: Sequence[str]) -> "Iterator[tuple[int, pa.Ta
 
     uri, row = piece.payload["uri"], int(piece.payload["row"])
     with open_parquet(uri) as (file, _):
-        for group in range(piece.payload["first"], piece.payload["stop"]):
-            try:
-                table = file.read_row_group(group, columns=list(names), use_threads=False)
-            except (pa.ArrowException, OSError) as error:
-                raise CorruptDataError(
-                    f"{io.redact(uri)}, row group {group} cannot be read: {error}"
-                ) from error
-            yield row, table
-            row += table.num_rows
+        beside = features.missing(names, file.schema_arrow.names)
+        plain = [name for name in names if name not in beside]
+        with features.FeatureColumns(uri, beside) as extra:
+            for group in range(piece.payload["first"], piece.payload["stop"]):
+                try:
+                    table = file.read_row_group(group, columns=plain, use_threads=False)
+                except (pa.ArrowException, OSError) as error:
+                    raise CorruptDataError(
+                        f"{io.redact(uri)}, row group {group} cannot be read: {error}"
+                    ) from error
+                for part in extra.added_to(table, row):
+                    yield row, part
+                    row += part.num_rows

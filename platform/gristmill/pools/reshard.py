@@ -23,8 +23,9 @@ from gristmill.execution.session import Execution, session
 from gristmill.execution.slices import Slice, map_slices
 from gristmill.pools.faces import gather_faces
 from gristmill.pools.funnel import pin_input
+from gristmill.pools.kept import KeptList
 from gristmill.pools.pool import Pool
-from gristmill.pools.reshard_workers import REPEATED, FindKept, WriteShard, read_kept
+from gristmill.pools.reshard_workers import REPEATED, FindKept, WriteShard
 from gristmill.pools.subset import Subset
 
 SHARDS = "shards"
@@ -32,6 +33,7 @@ SHARD_FORMAT = "{:08d}.tar"
 SAMPLE_IDS = "sample_ids.npy"
 META = "meta.json"
 SIZES = "sizes.json"
+KEPT, PLACED = "kept", "placed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +103,8 @@ class ReshardJob(Job):
         pin_input(run, "shards", {"names": names, "bytes": sizes})
         with session(self.execution):
             found = self._find(run, pool, sizes)
-            counts, written, repeated = _place(run, subset, found)
+            counts, trimmed, repeated = _place(run, subset, found)
+            written = sum(counts)
             if not written:
                 raise BadInputError(
                     f"no uid of {io.redact(self.subset)} is in the shards of "
@@ -113,7 +116,7 @@ class ReshardJob(Job):
             faces = ""
             if self.blur_faces or self.inject_faces:
                 faces = gather_faces(run, pool, self.subset, self.execution)
-            shards = self._write(run, pool, counts, faces)
+            shards = self._write(run, pool, counts, trimmed, faces)
         if repeated:
             found = [*found, {"dropped": {REPEATED: repeated}}]
         self._publish(run, found, shards, subset, missing)
@@ -126,14 +129,16 @@ class ReshardJob(Job):
         return map_slices(
             "find samples",
             pieces,
-            FindKept(self.subset, run.scratch("kept")),
-            ledger=run.scratch("found"),
+            FindKept(self.subset, run.scratch(KEPT)),
+            ledger=run.scratch("indexed"),
             execution=self.execution,
             unit="bytes",
             skip_corrupt=self.skip_corrupt,
         )
 
-    def _write(self, run: Run, pool: Pool, counts: list[int], faces: str) -> list[dict[str, Any]]:
+    def _write(
+        self, run: Run, pool: Pool, counts: list[int], trimmed: frozenset[int], faces: str
+    ) -> list[dict[str, Any]]:
         ends = np.cumsum(counts)
         pieces = []
         for number, start in enumerate(range(0, int(ends[-1]), self.shard_size)):
@@ -143,7 +148,9 @@ class ReshardJob(Job):
         worker = WriteShard(
             inputs=pool.shard_files,
             counts=counts,
-            kept=run.scratch("placed"),
+            kept=run.scratch(KEPT),
+            trimmed=trimmed,
+            placed=run.scratch(PLACED),
             out=run.path(SHARDS),
             shard_format=SHARD_FORMAT,
             window=self.shuffle_buffer,
@@ -210,26 +217,29 @@ def run_input(run: Run, name: str) -> dict[str, Any]:
     return dict(io.read_json(run.scratch(f"input-{name}.json")))
 
 
-def _place(run: Run, subset: Subset, found: Sequence[dict[str, Any]]) -> tuple[list[int], int, int]:
-    """Samples each input shard gives, entries of the subset found, samples whose uid came earlier.
+def _place(
+    run: Run, subset: Subset, found: Sequence[dict[str, Any]]
+) -> tuple[list[int], frozenset[int], int]:
+    """Samples each input shard gives, the shards trimmed, samples whose uid came earlier.
 
-    A uid listed k times is written k times, from the first sample that bears it. Later ones are
-    taken out of their shard's list, which is written anew; doing so twice changes nothing.
+    A uid listed k times is written k times, from the first sample that bears it. A shard with
+    later ones gets a second list without them; doing so twice changes nothing.
     """
     seen = np.zeros(len(subset), bool)
-    counts, total, repeated = [], 0, 0
+    counts, trimmed, repeated = [], [], 0
     for number, outcome in enumerate(found):
-        rows = read_kept(run.scratch("kept"), number) if outcome.get("found") else np.zeros((0, 3))
-        entry = rows[:, 1].astype(np.int64)
-        new = ~seen[entry]
-        seen[entry] = True
-        repeated += int((~new).sum())
-        if len(rows):
-            data = rows[new].astype("<i8").tobytes()
-            io.write_bytes(run.scratch("placed", f"{number:06d}"), data)
-        counts.append(int(rows[new, 2].sum()))
-        total += counts[-1]
-    return counts, total, repeated
+        if not outcome.get("found"):
+            counts.append(0)
+            continue
+        kept = KeptList.load(run.scratch(KEPT, f"{number:06d}"))
+        new = ~seen[kept.samples["entry"]]
+        seen[kept.samples["entry"]] = True
+        if not new.all():
+            kept.only(new).save(run.scratch(PLACED, f"{number:06d}"))
+            trimmed.append(number)
+            repeated += int((~new).sum())
+        counts.append(int(kept.samples["times"][new].sum()))
+    return counts, frozenset(trimmed), repeated
 
 
 def _dropped(found: Sequence[dict[str, Any]], shards: Sequence[dict[str, Any]]) -> dict[str, int]:

@@ -1,26 +1,19 @@
-"""The score job: CLIP features and similarity scores for every pair of a pool.
+"""The score job: CLIP features and similarity scores for every pair of a pool, as a new pool."""
 
-A pool is never changed: the result is another pool, with metadata and features of its own, that
-points to the first one's shards. Its metadata files number as the shards do, so that work needs no
-join: row i of metadata/N.parquet and of N.npz is sample i of shard N.
-"""
-
-import os
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from gristmill.core import io
-from gristmill.core.errors import BadInputError, CorruptDataError
+from gristmill.core.errors import BadInputError
 from gristmill.core.job import Job
 from gristmill.core.plan import Plan
 from gristmill.core.report import Report
 from gristmill.core.run import REPORT, Run
 from gristmill.execution.session import Execution, cluster_gpus, session
-from gristmill.execution.slices import Slice, map_slices
+from gristmill.execution.slices import map_slices
 from gristmill.models.clip import ClipSpec, check_arch, checkpoint_uri
+from gristmill.pools import derived
 from gristmill.pools.funnel import pin_input
-from gristmill.pools.pool import MANIFEST, Pool
 from gristmill.pools.score_worker import ScoreShard
 
 PAIRS_PER_CPU_SECOND = 150.0
@@ -60,7 +53,7 @@ class ScoreJob(Job):
 
     def plan(self) -> Plan:
         """Rows, and forward passes."""
-        pool = self._pool()
+        pool = derived.pool_with_shards(self.pool)
         sizes = sum(map(io.size_bytes, pool.shard_files))
         return Plan(
             title=f"score {pool.num_rows:,} pairs of {io.redact(self.pool)} with {self.arch}",
@@ -72,17 +65,9 @@ class ScoreJob(Job):
             basis="one or the other; rough figures for small models, data loading included",
         )
 
-    def _pool(self) -> Pool:
-        pool = Pool(self.pool)
-        if not pool.shard_files:
-            raise BadInputError(
-                f"{io.redact(self.pool)} has no shards, so there is nothing to score"
-            )
-        return pool
-
     def execute(self, run: Run) -> None:
         """Score shard by shard; a model is loaded once a worker."""
-        pool = self._pool()
+        pool = derived.pool_with_shards(self.pool)
         check_arch(self.arch)
         weights = checkpoint_uri(self.weights)
         pin_input(run, "weights", {"sha256": io.sha256(weights), "arch": self.arch})
@@ -99,65 +84,26 @@ class ScoreJob(Job):
             )
             done = map_slices(
                 "score",
-                _pieces(pool),
+                derived.shard_slices(pool),
                 worker,
                 ledger=run.scratch("scored"),
                 execution=self.execution,
                 unit="bytes",
                 skip_corrupt=self.skip_corrupt,
             )
-        self._publish(run, pool, done)
-
-    def _publish(self, run: Run, pool: Pool, done: Sequence[dict[str, Any]]) -> None:
-        whole = [d for d in done if "corrupt" not in d]
-        files = {name: entry for d in whole for name, entry in d["files"].items()}
-        for name, entry in files.items():
-            run.add_output(name, sha256=entry["sha256"], num_bytes=entry["bytes"])
-        rows = sum(d["rows"] for d in whole)
-        manifest = {"format": 1, "rows": rows, "files": files, "shards_of": pool.uri}
-        io.write_json(run.path(MANIFEST), manifest)
-        run.add_output(MANIFEST)
-        unscored = sum(d["unscored"] for d in whole)
-        corrupt = [d["corrupt"] for d in done if "corrupt" in d]
-        if not rows:
-            raise CorruptDataError(
-                f"no shard could be scored: {corrupt[0] if corrupt else 'empty'}"
-            )
-        run.set_summary(
-            rows=rows,
-            unscored=unscored,
-            corrupt_shards=len(corrupt),
-            rows_from_sample_json=sum(d["rows"] for d in whole if not d["aligned"]),
-        )
-        _report(run, self.column, whole, rows, unscored, corrupt)
+        found = derived.publish(run, pool, done)
+        run.set_summary(**derived.summary(found), unscored=found.total("unscored"))
+        _report(run, self.column, found)
 
 
-def _pieces(pool: Pool) -> list[Slice]:
-    """A slice a shard, with the metadata file of the same stem where there is one."""
-    stems = {os.path.basename(uri).removesuffix(".parquet"): uri for uri in pool.metadata_files}
-    pieces = []
-    for number, uri in enumerate(pool.shard_files):
-        metadata = stems.get(os.path.basename(uri).removesuffix(".tar"), "")
-        payload = {"number": number, "uri": uri, "metadata": metadata}
-        pieces.append(Slice(name=f"{number:08d}", weight=io.size_bytes(uri), payload=payload))
-    return pieces
-
-
-def _report(
-    run: Run,
-    column: str,
-    done: Sequence[dict[str, Any]],
-    rows: int,
-    unscored: int,
-    corrupt: Sequence[str],
-) -> None:
+def _report(run: Run, column: str, found: derived.Derived) -> None:
+    rows, unscored = found.total("rows"), found.total("unscored")
     page = Report(
         title=f"Scores {column}", subtitle=f"{rows:,} pairs, {unscored:,} without a score"
     )
-    if corrupt:
-        page.warnings.append(f"{len(corrupt)} shards could not be read: " + "; ".join(corrupt[:20]))
-    counts = [sum(column) for column in zip(*(d["histogram"] for d in done), strict=True)]
-    if counts:
-        edges = [2 * i / len(counts) - 1 for i in range(len(counts) + 1)]
-        page.plot("Similarity of image and caption", lambda axes: axes.stairs(counts, edges))
+    found.warn(page)
+    histograms = [outcome["histogram"] for outcome in found.whole]
+    counts = [sum(column) for column in zip(*histograms, strict=True)]
+    edges = [2 * i / len(counts) - 1 for i in range(len(counts) + 1)]
+    page.plot("Similarity of image and caption", lambda axes: axes.stairs(counts, edges))
     page.save(run.path(REPORT))

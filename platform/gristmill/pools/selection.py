@@ -67,6 +67,8 @@ class FilterJob(Job):
         # A corrupt row group then takes only itself along.
         pieces = pool.slices(1) if self.skip_corrupt else pool.slices()
         funnel.pin_input(run, "pool", pool.identity())
+        if beside := pool.features_identity(self.wanted):
+            funnel.pin_input(run, "features", beside)
         for name, identity in self.filter.inputs().items():
             funnel.pin_input(run, name, identity)
         peek = funnel.peek_shards(pool)

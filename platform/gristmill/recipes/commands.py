@@ -19,17 +19,29 @@ COMMANDS: dict[str, dict[str, Command]] = {
             help="add CLIP features and similarity scores to a pool",
             job="gristmill.pools.score:ScoreJob",
         ),
+        "hash": Command(
+            help="add a perceptual hash of every picture to a pool",
+            job="gristmill.pools.hashing:HashJob",
+        ),
+        "cluster": Command(
+            help="k-means centroids of a pool's features",
+            job="gristmill.pools.cluster:ClusterJob",
+        ),
         "inspect": Command(
             help="counts, sizes, languages, scores and samples of a pool",
             job="gristmill.pools.inspection:InspectJob",
         ),
         "filter": Command(
-            help="choose uids by a recipe: no_filter, basic, clip_score, or 'A & B'",
+            help="choose uids by a recipe, a filter, or several: 'A & B(field=value)'",
             recipes="gristmill.recipes.filter",
         ),
         "reshard": Command(
             help="write the pairs of a subset as dense, deterministic shards",
             job="gristmill.pools.reshard:ReshardJob",
+        ),
+        "extract": Command(
+            help="write the metadata rows of a subset as a new pool, such as kept documents",
+            job="gristmill.pools.extract:ExtractJob",
         ),
     },
     "clip": {
@@ -115,11 +127,11 @@ def run_command(prog: str, command: Command, words: list[str]) -> int:
         return invoke(parse(kind, words, prog=prog, about=command.help, default=None))
     recipes = recipes_of(command.recipes)
     if not words or words[0] in ("-h", "--help"):
-        lines = [
-            f"  {n:<18} {(f.__doc__ or '').strip().splitlines()[0]}" for n, f in recipes.items()
-        ]
+        about = {n: (f.__doc__ or "").strip().splitlines()[0] for n, f in recipes.items()}
         word = command.recipe_word
-        print(f"usage: {prog} {word} [options]\n\n{command.help}\n\n" + "\n".join(lines))
+        print(f"usage: {prog} {word} [options]\n\n{command.help}\n\n{_listed(about)}")
+        if more := getattr(importlib.import_module(command.recipes), "_more", None):
+            print(f"\nfilters:\n{_listed(more())}")
         print(f"\n{prog} {word} --help lists the options of one.")
         return 0
     name, *rest = words
@@ -131,6 +143,15 @@ def run_command(prog: str, command: Command, words: list[str]) -> int:
     else:
         return _usage(f"no {command.recipe_word} {name!r}", name, recipes)
     return invoke(parse(type(job), rest, prog=f"{prog} {name}", about=command.help, default=job))
+
+
+def _listed(about: dict[str, str]) -> str:
+    """Names in a column with what they are, a long name on a line of its own."""
+    room = 20
+    return "\n".join(
+        f"  {name:<{room}} {line}" if len(name) <= room else f"  {name}\n  {'':<{room}} {line}"
+        for name, line in about.items()
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Sources of pairs for `gristmill pool ingest`."""
+"""Sources for `gristmill pool ingest`: pairs, or documents."""
 
 from tyro import MISSING
 
+from gristmill.pools.documents import DocumentsJob
 from gristmill.pools.ingest import Folder, IngestJob, Source, Tars
 from gristmill.pools.urls import Urls
 
@@ -23,3 +24,8 @@ def folder() -> IngestJob:
 def urls() -> IngestJob:
     """A parquet of urls and captions, fetched by img2dataset (extra: fetch): --table FILE."""
     return _job(Urls(table=MISSING))
+
+
+def documents() -> DocumentsJob:
+    """Texts from .jsonl(.gz|.zst), .parquet or .txt files: --source FILE_OR_FOLDER."""
+    return DocumentsJob(source=MISSING, out=MISSING)
