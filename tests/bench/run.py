@@ -35,9 +35,18 @@ def main():
     parser.add_argument("--out", default=str(ROOT / "runs" / "bench"))
     chosen = parser.parse_args()
     import demo_seeds
+    import pool_scale
     import pool_speed
+    import reshard_speed
+    import text_speed
 
-    sections = {"demo": demo_seeds.run, "pool": pool_speed.run}
+    sections = {
+        "demo": demo_seeds.run,
+        "filters": pool_speed.run,
+        "filter-growth": pool_scale.run,
+        "reshard": reshard_speed.run,
+        "documents": text_speed.run,
+    }
     for name in chosen.sections or sections:
         text = sections[name](Path(chosen.out) / name, heading)
         target = ROOT / "docs" / "results" / f"{name}.md"

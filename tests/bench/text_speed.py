@@ -34,7 +34,15 @@ def run(out, heading):
     ]
     for pair in PAIRS:
         lines.append(_row(texts, *pair))
-    lines += ["", *_alone(texts, out)]
+    lines += [
+        "",
+        "What bounds each: datatrove and our spacy side, spaCy's tokenizer. Ours with plain words: "
+        "gopher_repetition sorts the hashes of nine sizes of n-grams; gopher_quality reads each "
+        "character once from a table; the other two split lines in Python; language is fastText "
+        "itself, which hashes every character n-gram of the whole text.",
+        "",
+        *_alone(texts, out),
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -8,11 +8,11 @@ from killing import finish, kill_driver_when, markers
 from made_up import folder_bytes, uid
 from real_texts import documents
 
+from gristmill.core import source_files
 from gristmill.core.errors import BadInputError, CorruptDataError
 from gristmill.core.job import run_job
 from gristmill.execution.session import Execution
 from gristmill.filters.gopher_quality import GopherQuality
-from gristmill.pools import documents as module
 from gristmill.pools.documents import DocumentsJob, document_slices
 from gristmill.pools.documents_worker import document_uid
 from gristmill.pools.pool import Pool
@@ -113,15 +113,15 @@ def test_large_files_of_lines_are_cut_by_bytes(tmp_path, monkeypatch):
     texts = [t for t in documents(300) if t.strip()]
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "a.jsonl").write_bytes(lines([{"text": t} for t in texts]))
-    monkeypatch.setattr(module, "RANGE_BYTES", 50_000)
+    monkeypatch.setattr(source_files, "RANGE_BYTES", 50_000)
     ingest(tmp_path / "raw", tmp_path / "p")
     assert len(Pool(str(tmp_path / "p")).metadata_files) > 5
     assert [r["text"] for r in rows_of(tmp_path / "p")] == texts
 
 
 def test_slices_cover_the_source(monkeypatch):
-    monkeypatch.setattr(module, "RANGE_BYTES", 10)
-    monkeypatch.setattr(module, "FILES_PER_SLICE", 2)
+    monkeypatch.setattr(source_files, "RANGE_BYTES", 10)
+    monkeypatch.setattr(source_files, "FILES_PER_SLICE", 2)
     files = ["a.txt", "b.jsonl", "c.txt", "d.jsonl.gz", "e.txt", "f.parquet", "g.jsonl"]
     pieces = list(document_slices(files, [1, 25, 2, 30, 3, 40, 0]))
     assert [p.weight for p in pieces] == [3, 3, 10, 10, 5, 30, 40]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gristmill.core import io
-from gristmill.pools.parts import gather, ranges_for, read_segment, save_by_key, save_by_row
+from gristmill.execution.parts import gather, ranges_for, read_segment, save_by_key, save_by_row
 from gristmill.pools.uid import UID_DTYPE, sort_uids
 
 word = st.one_of(st.integers(0, 2**64 - 1), st.sampled_from([0, 1, 2**63, 2**64 - 1]))

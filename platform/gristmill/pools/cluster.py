@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 from gristmill.core import io
 from gristmill.core.arrays import RowReader
 from gristmill.core.errors import BadInputError, MissingExtraError
+from gristmill.core.inputs import pin_input
 from gristmill.core.job import Job
 from gristmill.core.plan import Plan, human_bytes
 from gristmill.core.run import Run
@@ -15,7 +16,6 @@ from gristmill.filters import _language
 from gristmill.filters._nearest import Engine
 from gristmill.pools import cluster_report, columns, features
 from gristmill.pools.cluster_workers import Metric, load, save
-from gristmill.pools.funnel import pin_input
 from gristmill.pools.kmeans import KMeans, Settings
 from gristmill.pools.pool import Pool
 

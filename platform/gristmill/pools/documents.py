@@ -5,30 +5,23 @@ file of the source, a range of bytes of a plain file of lines, or a few .txt fil
 metadata file of the same number. Whatever cannot become a document is counted by reason.
 """
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from gristmill.core import io
+from gristmill.core import io, source_files
 from gristmill.core.errors import BadInputError
+from gristmill.core.inputs import pin_input
 from gristmill.core.job import Job
 from gristmill.core.plan import Plan
-from gristmill.core.records import is_compressed, kind_of, record_files
+from gristmill.core.records import record_files
 from gristmill.core.report import Report
 from gristmill.core.run import REPORT, Run
 from gristmill.execution.session import Execution, session
 from gristmill.execution.slices import Slice, map_slices
 from gristmill.pools.documents_worker import DocumentSlice
-from gristmill.pools.funnel import pin_input
 from gristmill.pools.pool import MANIFEST
-
-RANGE_BYTES = 128 << 20
-FILES_PER_SLICE = 1000
-SIZES_AT_ONCE = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +53,7 @@ class DocumentsJob(Job):
     def plan(self) -> Plan:
         """What there is to take in."""
         files = record_files(self.source)
-        size = sum(_sizes(files))
+        size = sum(source_files.sizes_of(files))
         return Plan(
             title="ingest documents",
             reads=[(f"{len(files)} files of {io.redact(self.source)}", size)],
@@ -72,8 +65,8 @@ class DocumentsJob(Job):
     def execute(self, run: Run) -> None:
         """Take in slice by slice, then publish the manifest."""
         files = record_files(self.source)
-        sizes = _sizes(files)
-        pin_input(run, "source", _identity(self.source, files, sizes))
+        sizes = source_files.sizes_of(files)
+        pin_input(run, "source", source_files.names_and_sizes(self.source, files, sizes))
         worker = DocumentSlice(
             out=run.uri,
             source=self.source,
@@ -123,39 +116,9 @@ class DocumentsJob(Job):
 
 
 def document_slices(files: Sequence[str], sizes: Sequence[int]) -> Iterator[Slice]:
-    """The source cut: plain files of lines by bytes, others whole, .txt files by the thousand."""
-    payloads: list[tuple[dict[str, Any], int]] = []
-    loose = [(f, n) for f, n in zip(files, sizes, strict=True) if kind_of(f) == "txt"]
-    for i in range(0, len(loose), FILES_PER_SLICE):
-        part = loose[i : i + FILES_PER_SLICE]
-        payloads.append(({"files": [f for f, _ in part]}, sum(n for _, n in part)))
-    for uri, size in zip(files, sizes, strict=True):
-        if kind_of(uri) == "lines" and not is_compressed(uri):
-            for start in range(0, size, RANGE_BYTES):
-                stop = min(start + RANGE_BYTES, size)
-                payload = {"files": [uri], "start": start, "stop": stop}
-                payloads.append((payload, stop - start))
-        elif kind_of(uri) != "txt":
-            payloads.append(({"files": [uri]}, size))
-    for number, (payload, size) in enumerate(payloads):
+    """The source cut, its pieces numbered."""
+    for number, (payload, size) in enumerate(source_files.cut(files, sizes)):
         yield Slice(name=f"{number:08d}", weight=size, payload={"number": number, **payload})
-
-
-def _sizes(files: Sequence[str]) -> list[int]:
-    with ThreadPoolExecutor(SIZES_AT_ONCE) as threads:
-        return list(threads.map(io.size_bytes, files))
-
-
-def _identity(source: str, files: Sequence[str], sizes: Sequence[int]) -> dict[str, Any]:
-    """Names and sizes, as one digest: hashing the bytes would cost as much as the ingest."""
-    names = [uri.removeprefix(source).lstrip("/") for uri in files]
-    listed = json.dumps(list(zip(names, sizes, strict=True))).encode()
-    return {
-        "uri": io.redact(source),
-        "files": len(files),
-        "bytes": sum(sizes),
-        "names_and_sizes_sha256": hashlib.sha256(listed).hexdigest(),
-    }
 
 
 def _report(run: Run, asked: int, kept: int, dropped: Counter[str], corrupt: Sequence[str]) -> None:

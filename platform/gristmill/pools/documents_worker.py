@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from gristmill.core import io
+from gristmill.core.documents import HALF_SURROGATE, line_limit, text_of
 from gristmill.core.errors import BadInputError
 from gristmill.core.records import Record, Unreadable, read_records
 from gristmill.execution.slices import Slice, SliceWorker
@@ -18,8 +19,6 @@ SOURCE = "source"
 """Column: the file that a document came from, below the source's folder."""
 ROWS_PER_GROUP = 10_000
 BYTES_PER_GROUP = 32 << 20
-LINE_ROOM = 1 << 20
-"""A line may be so much longer than the longest document's escaped text."""
 
 
 def document_uid(text: str, url: str = "") -> str:
@@ -67,8 +66,7 @@ class DocumentSlice(SliceWorker):
 
     def _records(self, piece: Slice) -> Iterator[tuple[str, Record]]:
         names = list(dict.fromkeys((self.text_field, self.url_field, "uid", "id")))
-        # In JSON a character of one byte may take six (\u0041), and a quotation mark two.
-        limit = 6 * self.max_bytes + LINE_ROOM
+        limit = line_limit(self.max_bytes)
         start, stop = int(piece.payload.get("start", 0)), piece.payload.get("stop")
         for uri in piece.payload["files"]:
             for record in read_records(uri, names, limit=limit, start=start, stop=stop):
@@ -80,19 +78,16 @@ class DocumentSlice(SliceWorker):
         Raises:
             DropError: The record cannot become one.
         """
-        if isinstance(record, Unreadable):
-            raise DropError(record.reason)
-        text, url = record.get(self.text_field), record.get(self.url_field)
-        if not isinstance(text, str) or not text or text.isspace():
-            raise DropError("no text")
+        text = text_of(record, self.text_field, self.max_bytes)
+        if isinstance(text, Unreadable):
+            raise DropError(text.reason)
+        assert isinstance(record, dict), "only a record has a text"
+        url = record.get(self.url_field)
         url = url if isinstance(url, str) else ""
         try:
-            size = len(text.encode())
             url.encode()
-        except UnicodeEncodeError as error:  # JSON can spell half a surrogate pair
-            raise DropError("half a surrogate pair") from error
-        if size > self.max_bytes:
-            raise DropError(f"text over {self.max_bytes} bytes")
+        except UnicodeEncodeError as error:
+            raise DropError(HALF_SURROGATE.reason) from error
         below = uri.removeprefix(self.source).lstrip("/") or uri.rpartition("/")[2]
         return {
             columns.UID: self._own_uid(record) or document_uid(text, url),

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gristmill.execution.parts import gather, range_slices
 from gristmill.execution.session import Execution
 from gristmill.execution.slices import Slice, SliceWorker, map_slices
 from gristmill.pools.merge import save_part
-from gristmill.pools.parts import gather, range_slices
 from gristmill.pools.uid import UID_DTYPE, make_uids, parse_uids, sort_uids
 
 KEY_DIGITS = 32

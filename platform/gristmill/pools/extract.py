@@ -13,6 +13,7 @@ import numpy as np
 
 from gristmill.core import io
 from gristmill.core.errors import BadInputError
+from gristmill.core.inputs import pin_input
 from gristmill.core.job import Job
 from gristmill.core.plan import Plan
 from gristmill.core.report import Report
@@ -21,7 +22,6 @@ from gristmill.execution.session import Execution, session
 from gristmill.execution.slices import Slice, map_slices
 from gristmill.pools import columns
 from gristmill.pools.extract_workers import CopyRows, FindRows, read_rows, write_rows
-from gristmill.pools.funnel import pin_input
 from gristmill.pools.pool import MANIFEST, Pool
 from gristmill.pools.subset import Subset
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from gristmill.core import io
 from gristmill.core.config import to_dict
-from gristmill.core.errors import BadInputError, RunError
+from gristmill.core.errors import BadInputError
 from gristmill.core.report import Report
 from gristmill.core.run import REPORT, Run
 from gristmill.filters.base import Filter
@@ -86,21 +86,6 @@ def total(reasons: Sequence[str], done: Sequence[dict[str, Any]]) -> dict[str, A
         "lost": sum(d["lost"] for d in done if "corrupt" in d),
         "corrupt": [d["corrupt"] for d in done if "corrupt" in d],
     }
-
-
-def pin_input(run: Run, name: str, identity: dict[str, Any]) -> None:
-    """Record an input, and refuse to resume when it is not what the run began with.
-
-    Raises:
-        RunError: The input changed between the start and the resume.
-    """
-    marker = run.scratch(f"input-{name}.json")
-    if io.exists(marker) and io.read_json(marker) != identity:
-        raise RunError(
-            f"the {name} changed since this run began; run again with --overwrite to start anew"
-        )
-    io.write_json(marker, identity)
-    run.add_input(name, identity)
 
 
 def report(

@@ -15,13 +15,13 @@ import numpy.typing as npt
 
 from gristmill.core import io
 from gristmill.core.errors import BadInputError
+from gristmill.execution.parts import gather, range_slices, ranges_for, save_by_key, save_by_row
 from gristmill.execution.session import Execution
 from gristmill.execution.slices import Slice, SliceWorker, map_slices
 from gristmill.filters.base import GroupFilter
 from gristmill.pools import columns
 from gristmill.pools.facts import order_keys
 from gristmill.pools.judging import ROW, Chain
-from gristmill.pools.parts import gather, range_slices, ranges_for, save_by_key, save_by_row
 from gristmill.pools.pool import read_slice
 from gristmill.pools.uid import hex_of_uid, parse_uids
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from gristmill.core import io
 from gristmill.core.errors import CorruptDataError
+from gristmill.core.inputs import pin_input
 from gristmill.core.job import Job
 from gristmill.core.plan import Plan
 from gristmill.core.report import Report
@@ -17,7 +18,6 @@ from gristmill.core.run import REPORT, Run
 from gristmill.execution.session import Execution, session
 from gristmill.execution.slices import Slice, SliceWorker, map_slices
 from gristmill.pools import columns, derived
-from gristmill.pools.funnel import pin_input
 from gristmill.pools.image import decode_rgb
 from gristmill.pools.phash import phash
 from gristmill.pools.tar import TarReader

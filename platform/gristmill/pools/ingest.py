@@ -12,13 +12,13 @@ from typing import Any
 
 from gristmill.core import io
 from gristmill.core.errors import BadInputError
+from gristmill.core.inputs import pin_input
 from gristmill.core.job import Job
 from gristmill.core.plan import Plan
 from gristmill.core.report import Report
 from gristmill.core.run import REPORT, Run
 from gristmill.execution.session import Execution, session
 from gristmill.execution.slices import Slice, map_slices
-from gristmill.pools.funnel import pin_input
 from gristmill.pools.ingest_worker import IngestSlice
 from gristmill.pools.pool import MANIFEST
 from gristmill.pools.tar import IMAGE_EXTENSIONS

@@ -8,16 +8,17 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gristmill.core import io
+from gristmill.core.inputs import pin_input
 from gristmill.core.job import Job
 from gristmill.core.plan import Plan
 from gristmill.core.report import Report
 from gristmill.core.run import REPORT, Run
+from gristmill.execution.parts import ranges_for
 from gristmill.execution.session import Execution, session
 from gristmill.execution.slices import Slice, SliceWorker, map_slices
 from gristmill.pools import columns
 from gristmill.pools.duplicates import count_duplicates, save_keys
-from gristmill.pools.funnel import Peeked, peek_shards, pin_input, shown
-from gristmill.pools.parts import ranges_for
+from gristmill.pools.funnel import Peeked, peek_shards, shown
 from gristmill.pools.pool import Pool, read_slice
 
 LANGUAGES_OF = 100_000

@@ -12,9 +12,9 @@ import numpy as np
 
 from gristmill.core import io
 from gristmill.core.errors import CorruptDataError
+from gristmill.execution.parts import gather
 from gristmill.execution.work import Slice
 from gristmill.filters.base import AllOf, Filter, GroupFilter, Verdict
-from gristmill.pools.parts import gather
 from gristmill.pools.pool import read_slice
 
 if TYPE_CHECKING:

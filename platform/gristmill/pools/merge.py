@@ -11,9 +11,9 @@ from typing import Any
 
 from gristmill.core import io
 from gristmill.core.run import Run
+from gristmill.execution.parts import gather, range_slices, save_by_key
 from gristmill.execution.session import Execution
 from gristmill.execution.slices import Slice, SliceWorker, map_slices
-from gristmill.pools.parts import gather, range_slices, save_by_key
 from gristmill.pools.subset import write_header
 from gristmill.pools.uid import UID_DTYPE, UidArray, sort_uids
 

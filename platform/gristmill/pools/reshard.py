@@ -15,6 +15,7 @@ import numpy as np
 
 from gristmill.core import io
 from gristmill.core.errors import BadInputError
+from gristmill.core.inputs import pin_input
 from gristmill.core.job import Job
 from gristmill.core.plan import Plan
 from gristmill.core.report import Report
@@ -22,7 +23,6 @@ from gristmill.core.run import REPORT, Run
 from gristmill.execution.session import Execution, session
 from gristmill.execution.slices import Slice, map_slices
 from gristmill.pools.faces import gather_faces
-from gristmill.pools.funnel import pin_input
 from gristmill.pools.kept import KeptList
 from gristmill.pools.pool import Pool
 from gristmill.pools.reshard_workers import REPEATED, FindKept, WriteShard

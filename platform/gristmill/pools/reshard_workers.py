@@ -86,8 +86,8 @@ class OpenTars:
         return reader
 
     def rest(self) -> None:
-        """Close what the next output shard has no use for."""
-        self._close_but(FETCHED_TARS)
+        """Close what the next output shard has no use for, and what is cheap to open again."""
+        self._close_but(0 if io.is_local(self.uris[0]) else FETCHED_TARS)
 
     def _close_but(self, count: int) -> None:
         while len(self._open) > count:

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from gristmill.core import io
 from gristmill.core.errors import BadInputError
+from gristmill.core.inputs import pin_input
 from gristmill.core.job import Job
 from gristmill.core.plan import Plan
 from gristmill.core.report import Report
@@ -13,7 +14,6 @@ from gristmill.execution.session import Execution, cluster_gpus, session
 from gristmill.execution.slices import map_slices
 from gristmill.models.clip import ClipSpec, check_arch, checkpoint_uri
 from gristmill.pools import derived
-from gristmill.pools.funnel import pin_input
 from gristmill.pools.score_worker import ScoreShard
 
 PAIRS_PER_CPU_SECOND = 150.0

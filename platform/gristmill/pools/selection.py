@@ -7,9 +7,11 @@ from typing import Any, ClassVar
 from gristmill.core import io
 from gristmill.core.config import to_dict
 from gristmill.core.errors import CorruptDataError
+from gristmill.core.inputs import pin_input
 from gristmill.core.job import Job
 from gristmill.core.plan import Plan
 from gristmill.core.run import Run
+from gristmill.execution.parts import ranges_for
 from gristmill.execution.session import Execution, session
 from gristmill.execution.slices import map_slices
 from gristmill.filters.base import Filter
@@ -17,7 +19,6 @@ from gristmill.pools import columns, funnel
 from gristmill.pools.fitting import WholePool
 from gristmill.pools.judging import columns_of, parts_of
 from gristmill.pools.merge import merge_parts
-from gristmill.pools.parts import ranges_for
 from gristmill.pools.pool import Pool
 from gristmill.pools.selection_worker import JudgeSlice
 
@@ -66,11 +67,11 @@ class FilterJob(Job):
         pool.require(self.wanted)
         # A corrupt row group then takes only itself along.
         pieces = pool.slices(1) if self.skip_corrupt else pool.slices()
-        funnel.pin_input(run, "pool", pool.identity())
+        pin_input(run, "pool", pool.identity())
         if beside := pool.features_identity(self.wanted):
-            funnel.pin_input(run, "features", beside)
+            pin_input(run, "features", beside)
         for name, identity in self.filter.inputs().items():
-            funnel.pin_input(run, name, identity)
+            pin_input(run, name, identity)
         peek = funnel.peek_shards(pool)
         ranges = ranges_for(pool.num_rows)
         with session(self.execution):

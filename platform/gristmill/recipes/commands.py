@@ -11,7 +11,7 @@ from gristmill.core.cli import Command, guarded, invoke, parse, recipes_of, tabl
 COMMANDS: dict[str, dict[str, Command]] = {
     "pool": {
         "ingest": Command(
-            help="image-text pairs from tars, a folder or urls to a pool",
+            help="image-text pairs from tars, a folder or urls, or documents, to a pool",
             recipes="gristmill.recipes.ingest",
             recipe_word="SOURCE",
         ),

@@ -47,6 +47,12 @@ def save_by_row(uri: str, rows: npt.NDArray[np.int64], ends: npt.NDArray[np.int6
     _save(uri, rows, np.searchsorted(rows, ends[:-1], "left"))
 
 
+def save_segments(uri: str, segments: Sequence[bytes]) -> None:
+    """Write a part whose segments are bytes of any length; read them back as records of uint8."""
+    cuts = np.cumsum([0, *(len(segment) for segment in segments)])[1:-1]
+    _save(uri, np.frombuffer(b"".join(segments), np.uint8), cuts)
+
+
 def _save(uri: str, records: npt.NDArray[Any], cuts: npt.NDArray[Any]) -> None:
     offsets = np.concatenate([[0], cuts, [len(records)]]).astype("<u8")
     with io.open_write(uri) as file:
