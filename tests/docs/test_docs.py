@@ -1,5 +1,6 @@
 """The documents say what is true: their links lead somewhere, their commands run."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -8,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from killing import environment
-from made_up import write_pool
+from made_up import write_features, write_pool
+from real_texts import documents
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -51,6 +53,28 @@ def test_the_filter_guide_works_as_written(tmp_path):
     for line in blocks(guide, "bash")[0].strip().splitlines():
         sh(line.replace("PYTHONPATH=.", 'PYTHONPATH="$PYTHONPATH:."'), tmp_path)
     assert "caption_long" in (tmp_path / "OUT" / "report.html").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_guide_to_filters_runs_as_written(tmp_path):
+    rows = {}
+    for name, seed in [("POOL", 0), ("TARGETS", 1), ("EVALUATION", 2)]:
+        rows[name] = write_pool(tmp_path / name, shards=3, per_shard=40, seed=seed)
+        write_features(tmp_path / name, seed=seed)
+    texts = [text for text in documents(60)]
+    lines = [json.dumps({"id": i, "text": text}) for i, text in enumerate(texts)]
+    (tmp_path / "TEXTS").mkdir()
+    (tmp_path / "TEXTS" / "a.jsonl").write_text("\n".join(lines))
+    (tmp_path / "QUESTIONS").mkdir()
+    (tmp_path / "QUESTIONS" / "q.jsonl").write_text(json.dumps({"text": texts[-1]}))
+    guide = ROOT / "docs" / "guides" / "filters.md"
+    lines = [line for block in blocks(guide, "bash") for line in block.strip().splitlines()]
+    assert len(lines) >= 12
+    for line in lines:
+        sh(line, tmp_path)
+        out = tmp_path / shlex.split(line)[-1]
+        assert (out / "DONE").exists() and (out / "report.html").exists(), line
 
 
 @pytest.mark.slow

@@ -232,6 +232,7 @@ def test_sums_are_exact_in_any_order():
 
 
 @ray
+@pytest.mark.slow
 def test_killed_and_resumed_gives_the_same_bytes(made, tmp_path):
     pool, *_ = made
     words = ["pool", "cluster", "--pool", pool, "--clusters", CLUSTERS, "--iterations", 12]

@@ -82,6 +82,7 @@ def test_driver_killed_in_mid_filter(tmp_path):
         assert (out / name).read_bytes() == (tmp_path / "calm" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_driver_killed_in_mid_ingest(tmp_path):
     from gristmill.pools.ingest import IngestJob, Tars
 

@@ -44,6 +44,7 @@ def chosen(log, seconds=0.0):
     return first & SameLetters(best_by="score") & last
 
 
+@pytest.mark.slow
 def test_a_node_removed_in_mid_job(pool, tmp_path):
     calm, log, out = tmp_path / "calm", tmp_path / "log", tmp_path / "o"
     for folder in (calm, log):
@@ -69,6 +70,7 @@ def test_a_node_removed_in_mid_job(pool, tmp_path):
     assert asked(calm) <= asked(log) <= 1.1 * asked(calm)
 
 
+@pytest.mark.slow
 def test_the_driver_killed_in_mid_job_repeats_under_a_tenth(pool, tmp_path):
     calm, log, out = tmp_path / "calm", tmp_path / "log", tmp_path / "o"
     for folder in (calm, log):
