@@ -13,8 +13,8 @@ from plain_facts import repeated_rows
 
 from gristmill.core.errors import CorruptDataError
 from gristmill.core.job import run_job
-from gristmill.execution.session import Execution
 from gristmill.execution import parts
+from gristmill.execution.session import Execution
 from gristmill.pools import pool as pool_module
 from gristmill.pools.selection import FilterJob
 

@@ -63,6 +63,16 @@ COMMANDS: dict[str, dict[str, Command]] = {
             job="gristmill.evaluation.verify:VerifyJob",
         ),
     },
+    "lm": {
+        "describe": Command(
+            help="parameters, FLOPs and memory of a language model, without building it",
+            job="gristmill.models.lm.describe:DescribeJob",
+        ),
+        "generate": Command(
+            help="text from a language model's checkpoint",
+            job="gristmill.models.lm.generate:GenerateJob",
+        ),
+    },
     "demo": {
         "": Command(
             help="the CLIP track end to end on the embedded pool",

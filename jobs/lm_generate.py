@@ -1,0 +1,12 @@
+"""Job: gristmill lm generate.
+
+ray job submit --working-dir . --runtime-env jobs/runtime_env.yaml -- \\
+    python jobs/lm_generate.py --help
+"""
+
+import sys
+
+from gristmill.recipes.commands import main
+
+if __name__ == "__main__":
+    sys.exit(main(["lm", "generate", *sys.argv[1:]]))

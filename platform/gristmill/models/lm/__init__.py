@@ -1,0 +1,1 @@
+"""Decoder language models: one decoder whose variants are fields of ModelConfig."""

@@ -1,0 +1,1 @@
+"""Feed-forward kinds, one file each."""

@@ -1,0 +1,1 @@
+"""How matrices start, one file each."""

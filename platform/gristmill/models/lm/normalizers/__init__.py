@@ -1,0 +1,1 @@
+"""What attention weights are divided by (Z_i), one file each."""
