@@ -44,17 +44,17 @@ def run(out, heading):
         def plain(rule, files, *more):
             return lambda: plain_filters.filtered(processes, rule, files, *more)
 
-        cases = [
-            ("clip_score, fraction 0.3", ClipScore(fraction=0.3), plain("clip", files), ROWS, RUNS),
-            ("basic", Basic(), plain("basic", files), ROWS, RUNS),
-        ]
+        rows = _compared(
+            out, ClipScore(fraction=0.3), {"clip_score, fraction 0.3": plain("clip", files)}, RUNS
+        )
+        rows += _compared(out, Basic(), {"basic": plain("basic", files)}, RUNS)
         if wordnet:
             offsets = plain_filters.offsets()
-            for words, kind in (("list, as the reference", list), ("set", set)):
-                rule = plain("text", few, str(wordnet), kind(offsets))
-                case = (f"text_based, against a {words}", TextBased(), rule, SLOW_ROWS, 1)
-                cases.append(case)
-        rows = [_compared(out, *case) for case in cases]
+            rules = {
+                f"text_based, against a {words}": plain("text", few, str(wordnet), kind(offsets))
+                for words, kind in (("list, as the reference", list), ("set", set))
+            }
+            rows += _compared(out, TextBased(), rules, 1, SLOW_ROWS)
     lines = [heading("Pools: filters", "make bench").rstrip(), ""]
     lines += [
         f"{ROWS:,} rows of metadata in {len(files)} files (shares like DataComp's: tests/bench/"
@@ -81,15 +81,19 @@ def _head(file, target):
     return target
 
 
-def _compared(out, name, chosen, plain, plain_rows, plain_runs):
+def _compared(out, chosen, rules, plain_runs, plain_rows=ROWS):
+    """Lines of the table: one filter of ours against plain rules, in turns."""
     _ours(out, chosen)  # warm
-    mine, theirs = [], []
+    mine, theirs = [], {name: [] for name in rules}
     for i in range(RUNS):  # in turns, so that the machine's moods fall on both
         mine.append(_timed(lambda: _ours(out, chosen)))
         if i < plain_runs:
-            theirs.append(_timed(plain))
-    a, b = plain_rows / statistics.median(theirs), ROWS / statistics.median(mine)
-    return f"| {name} | {a:,.0f} | {b:,.0f} | {b / a:.2f} |"
+            for name, rule in rules.items():
+                theirs[name].append(_timed(rule))
+        print(type(chosen).__name__, mine, theirs, flush=True)
+    b = ROWS / statistics.median(mine)
+    plain = {name: plain_rows / statistics.median(times) for name, times in theirs.items()}
+    return [f"| {name} | {a:,.0f} | {b:,.0f} | {b / a:.2f} |" for name, a in plain.items()]
 
 
 def _timed(action):

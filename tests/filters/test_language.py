@@ -1,5 +1,6 @@
 """Language id below fastText's Python layer against the public call, and files that are no model."""
 
+import dataclasses
 import random
 import struct
 
@@ -158,3 +159,27 @@ def test_a_column_that_holds_no_text_is_refused():
         _language.captions(pa.chunked_array([[["a"]]]), np.arange(1))
     nulls = pa.chunked_array([pa.nulls(2)])
     assert _language.captions(nulls, np.arange(2)) == [None, None]
+
+
+def test_filters_in_a_row_ask_about_each_caption_once(monkeypatch):
+    from gristmill.filters.basic import Basic
+    from gristmill.filters.text_based import TextBased
+
+    texts = ["a photo of a dog in the park", "zwei Hunde im Park", "a red bicycle by a wall"] * 50
+    size = [400] * len(texts)
+    table = pa.table({"text": texts, "original_width": size, "original_height": size})
+    model = _language.load()
+    asked = []
+
+    class Counting:
+        def multilinePredict(self, lines, *rest):
+            asked.extend(lines)
+            return model.predictor.multilinePredict(lines, *rest)
+
+    counting = dataclasses.replace(model, predictor=Counting(), remembered={})
+    monkeypatch.setattr(_language, "load", lambda name="": counting)
+    both = Basic() & TextBased() & Basic(words_above=3)
+    verdict = both.judge(table)
+    assert len(asked) == len(set(asked)) == 3
+    monkeypatch.setattr(_language, "MOST_REMEMBERED", 2)
+    assert np.array_equal(both.judge(table), verdict)

@@ -7,8 +7,8 @@ filter does. So filters ask only about rows that their cheaper rules keep.
 import functools
 import importlib.util
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +25,8 @@ BUNDLED = "lid.176.ftz"
 LABEL = "__label__"
 LINES_A_CALL = 4096
 """Texts handed to fastText at once, which copies them."""
+MOST_REMEMBERED = 1 << 17
+"""Twice the rows of a batch (pools/pool.py), some 20 MB of captions."""
 
 
 @dataclass(frozen=True)
@@ -37,17 +39,30 @@ class Model:
     predictor: Any
     """The object below fastText's Python layer, which takes half a microsecond more a text."""
 
-    def top(self, texts: Sequence[str]) -> Iterator[list[str]]:
-        """The top label of each text in a list of its own, empty if no token is known.
+    remembered: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
+    """Answers to the last texts, so that filters in a row ask about each caption once."""
+
+    def top(self, texts: Sequence[str]) -> list[str]:
+        """The top label of each text, empty if no token is known.
 
         Newlines are read as spaces, as DataComp's baselines do; fastText ends a text at one.
         """
+        known = self.remembered
+        found: list[str] = []
         for start in range(0, len(texts), LINES_A_CALL):
-            lines = [
-                text.replace("\n", " ") + "\n" if "\n" in text else text + "\n"
-                for text in texts[start : start + LINES_A_CALL]
-            ]
-            yield from self.predictor.multilinePredict(lines, 1, 0.0, "strict")
+            part = texts[start : start + LINES_A_CALL]
+            if asked := [text for text in dict.fromkeys(part) if text not in known]:
+                if len(known) + len(asked) > MOST_REMEMBERED:
+                    known.clear()
+                    asked = list(dict.fromkeys(part))
+                known.update(zip(asked, self._ask(asked), strict=True))
+            found += [known[text] for text in part]
+        return found
+
+    def _ask(self, texts: Sequence[str]) -> list[str]:
+        lines = [text.replace("\n", " ") + "\n" if "\n" in text else text + "\n" for text in texts]
+        answers = self.predictor.multilinePredict(lines, 1, 0.0, "strict")
+        return [labels[0] if labels else "" for labels in answers]
 
 
 def model_path(name: str = "") -> str:
@@ -106,14 +121,13 @@ def languages(texts: Iterable[str], name: str = "") -> list[str]:
 
     A text without any known token has no label; it gets the empty string.
     """
-    tops = load(name).top(list(texts))
-    return [found[0].removeprefix(LABEL) if found else "" for found in tops]
+    return [label.removeprefix(LABEL) for label in load(name).top(list(texts))]
 
 
 def is_language(texts: Sequence[str], language: str, name: str = "") -> npt.NDArray[np.bool_]:
     """Whether each text's top label is a language, shape (texts,)."""
-    wanted = [LABEL + language]
-    return np.array([found == wanted for found in require(language, name).top(texts)], bool)
+    wanted = LABEL + language
+    return np.array([label == wanted for label in require(language, name).top(texts)], bool)
 
 
 def captions(column: "pa.ChunkedArray", rows: npt.NDArray[np.int64]) -> list[str | None]:

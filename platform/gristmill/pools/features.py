@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 ROWS_AT_ONCE = 1 << 14
 """A million rows of 768 float16 are 1.5 GB, so tables with features are cut to these: 25 MB."""
+PLAIN_ROWS_AT_ONCE = 1 << 16
+"""Others are cut to these, so that what filters make of a batch stays small."""
 FILES_AT_ONCE = 16
 SUFFIXES = ("_img", "_txt")
 
@@ -124,17 +126,15 @@ class FeatureColumns:
         self._open.close()
 
     def added_to(self, table: "pa.Table", row: int) -> "Iterator[pa.Table]":
-        """The table with its features, in pieces of bounded size; as it is when it needs none.
+        """The table with its features, in pieces of bounded size.
 
         Args:
             table: Rows of the metadata file.
             row: Number in the file of the first.
         """
-        if not self._readers:
-            yield table
-            return
-        for first in range(0, table.num_rows, ROWS_AT_ONCE):
-            part = table.slice(first, ROWS_AT_ONCE)
+        most = ROWS_AT_ONCE if self._readers else PLAIN_ROWS_AT_ONCE
+        for first in range(0, max(table.num_rows, 1), most):
+            part = table.slice(first, most)
             for name, reader in self._readers.items():
                 rows = reader.read(row + first, part.num_rows)
                 part = part.append_column(name, arrays.to_column(rows))

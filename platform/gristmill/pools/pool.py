@@ -248,8 +248,8 @@ class open_parquet:  # noqa: N801 - used like the function `open`
 def read_slice(piece: Slice, names: Sequence[str]) -> "Iterator[tuple[int, pa.Table]]":
     """The rows of a metadata slice: (row number in the file of the first row, table).
 
-    A table is a row group, or up to `features.ROWS_AT_ONCE` rows of one when `names` has features,
-    which are taken from the .npz beside the file. Columns that are nowhere are left out.
+    A table is a row group, or a part of a large one; features among `names` are taken from the .npz
+    beside the file. Columns that are nowhere are left out.
 
     Raises:
         CorruptDataError: A row group cannot be read; names file and row group.
