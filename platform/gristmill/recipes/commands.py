@@ -44,6 +44,25 @@ COMMANDS: dict[str, dict[str, Command]] = {
             job="gristmill.pools.extract:ExtractJob",
         ),
     },
+    "corpus": {
+        "ingest": Command(
+            help="named domains, or the embedded ones, to shuffled documents without repeats",
+            recipes="gristmill.recipes.corpus",
+            recipe_word="SOURCE",
+        ),
+        "train-tokenizer": Command(
+            help="a byte-level BPE of a corpus",
+            job="gristmill.corpora.train_tokenizer:TrainTokenizerJob",
+        ),
+        "tokenize": Command(
+            help="token shards of a corpus, by any Hugging Face tokenizer.json",
+            job="gristmill.corpora.token_shards:TokenizeJob",
+        ),
+        "mix": Command(
+            help="materialise a mixture: packed sequences or documents for other trainers",
+            job="gristmill.corpora.mix:MixCorpusJob",
+        ),
+    },
     "clip": {
         "train": Command(
             help="the standardised training: demo, debug, small, medium, large, xlarge",
@@ -144,6 +163,9 @@ def run_command(prog: str, command: Command, words: list[str]) -> int:
             print(f"\nfilters:\n{_listed(more())}")
         print(f"\n{prog} {word} --help lists the options of one.")
         return 0
+    default = getattr(importlib.import_module(command.recipes), "_default", None)
+    if default is not None and words[0].startswith("-"):
+        words = [default.__name__, *words]
     name, *rest = words
     expression = getattr(importlib.import_module(command.recipes), "_expression", None)
     if name in recipes:
