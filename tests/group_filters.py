@@ -73,3 +73,19 @@ class Logged(Even):
         time.sleep(self.seconds)
         (Path(self.folder) / secrets.token_hex(8)).write_text(str(batch.num_rows))
         return super().judge(batch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AllAlike(SameLetters):
+    """Every row has the same key."""
+
+    def keyed(self, batch):
+        return Keyed(np.arange(batch.num_rows), np.zeros((batch.num_rows, 2), np.uint64))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneWord(SameLetters):
+    """Breaks the contract: keys of one word."""
+
+    def keyed(self, batch):
+        return Keyed(np.arange(batch.num_rows), np.zeros((batch.num_rows, 1), np.uint64))

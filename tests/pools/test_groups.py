@@ -7,11 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import reference
-from group_filters import CloseNumbers, Even, Logged, SameLetters
+from group_filters import AllAlike, CloseNumbers, Even, Logged, OneWord, SameLetters
 from made_up import uid
 from plain_facts import repeated_rows
 
-from gristmill.core.errors import CorruptDataError
+from gristmill.core.errors import BadInputError, CorruptDataError
 from gristmill.core.job import run_job
 from gristmill.execution import parts
 from gristmill.execution.session import Execution
@@ -134,3 +134,22 @@ def test_a_row_group_that_an_earlier_pass_could_not_read_is_lost(made, tmp_path)
     )
     assert got == kept_bytes(table, set(range(ROWS)) - set(want))
     assert stats["lost"] == 170
+
+
+def test_a_pool_without_rows_has_no_repeats(tmp_path):
+    (tmp_path / "p" / "metadata").mkdir(parents=True)
+    table = pa.table({"uid": pa.array([], "string"), "text": pa.array([], "string")})
+    pq.write_table(table, tmp_path / "p" / "metadata" / "0.parquet")
+    _, stats = run(str(tmp_path / "p"), SameLetters(), tmp_path / "o")
+    assert stats["rows"] == stats["kept"] == 0
+
+
+def test_a_key_of_the_wrong_shape_is_named(made, tmp_path):
+    with pytest.raises(BadInputError, match=r"OneWord\.keyed must give keys of shape"):
+        run(made[0], OneWord(), tmp_path / "o")
+
+
+def test_all_keys_alike_leave_one_row(made, small, tmp_path):
+    """The worst case: one group holds the pool."""
+    _, stats = run(made[0], CloseNumbers() & AllAlike(best_by="score"), tmp_path / "o")
+    assert stats["kept"] == 1
