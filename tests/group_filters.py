@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gristmill.filters.base import Filter, GroupFilter, Keyed
+from gristmill.filters.base import AllOf, Filter, GroupFilter, Keyed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,3 +89,59 @@ class OneWord(SameLetters):
 
     def keyed(self, batch):
         return Keyed(np.arange(batch.num_rows), np.zeros((batch.num_rows, 1), np.uint64))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wide(GroupFilter):
+    """One group, whose payload has another type where numbers are large."""
+
+    @property
+    def columns(self):
+        return ("number",)
+
+    def keyed(self, batch):
+        number = batch["number"].to_numpy()
+        kind = np.float64 if number.min() > 1000 else np.float32
+        return Keyed(
+            np.arange(len(number)), np.zeros((len(number), 2), np.uint64), number.astype(kind)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Composite(Filter):
+    """Becomes two filters, the second of which groups rows."""
+
+    @property
+    def columns(self):
+        return ("number", "text")
+
+    @property
+    def reasons(self):
+        return ("odd", "duplicate")
+
+    def fit(self, facts):
+        return AllOf(parts=(Even(), SameLetters())).fit(facts)
+
+    def judge(self, batch):
+        raise AssertionError("fit comes first")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Twice(Even):
+    """Lists what it keeps as often as a model loaded in setup says."""
+
+    def setup(self):
+        object.__setattr__(self, "_model", 2)
+
+    def times(self, batch):
+        return np.full(batch.num_rows, self._model)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unstorable(Even):
+    """Becomes something that JSON does not know."""
+
+    cut: float = 0.0
+
+    def fit(self, facts):
+        return Unstorable(cut=np.float32(0.5))

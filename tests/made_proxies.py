@@ -8,6 +8,7 @@ from made_corpora import _write_shard, vocabulary
 
 from gristmill.corpora.corpus import MANIFEST, manifest_of
 from gristmill.execution.session import Execution
+from gristmill.execution.slices import SliceWorker
 from gristmill.mixing.proxies import ProxiesJob
 from gristmill.mixing.proxy import ProxyBench
 from gristmill.mixing.proxy_settings import Training
@@ -85,3 +86,10 @@ class Raising(ProxyBench):
                 open(os.path.join(self.marks, str(tries)), "w").close()
                 raise OSError(f"the disk of proxy {trial.index} went away")
         return super().begin(trial)
+
+
+class Idle(SliceWorker):
+    """Does nothing, on one CPU."""
+
+    def process(self, piece):
+        return {}

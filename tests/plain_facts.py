@@ -23,7 +23,7 @@ class PlainFacts:
         return float(-np.sort(-values)[rank])
 
     def among(self, earlier):
-        facts = PlainFacts(self.table, earlier)
+        facts = PlainFacts(self.table, [*self.earlier, *earlier])
         facts.root = getattr(self, "root", self)
         return facts
 

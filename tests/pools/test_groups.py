@@ -7,7 +7,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import reference
-from group_filters import AllAlike, CloseNumbers, Even, Logged, OneWord, SameLetters
+from group_filters import (
+    AllAlike,
+    CloseNumbers,
+    Composite,
+    Even,
+    Logged,
+    OneWord,
+    SameLetters,
+    Twice,
+    Unstorable,
+    Wide,
+)
 from made_up import uid
 from plain_facts import repeated_rows
 
@@ -15,6 +26,7 @@ from gristmill.core.errors import BadInputError, CorruptDataError
 from gristmill.core.job import run_job
 from gristmill.execution import parts
 from gristmill.execution.session import Execution
+from gristmill.filters.base import AllOf
 from gristmill.pools import pool as pool_module
 from gristmill.pools.selection import FilterJob
 
@@ -108,14 +120,15 @@ def test_each_row_meets_a_filter_once(made, small, tmp_path):
 def test_the_report_shows_pairs(made, small, tmp_path):
     pool, _ = made
     run(pool, SameLetters(), tmp_path / "o")
-    assert "SameLetters: repeats" in (tmp_path / "o" / "report.html").read_text()
+    assert "SameLetters (repeats-1): repeats" in (tmp_path / "o" / "report.html").read_text()
 
 
-def test_a_row_group_that_an_earlier_pass_could_not_read_is_lost(made, tmp_path):
+@pytest.fixture
+def damaged(made, tmp_path):
+    """The pool with the texts of one row group (170 rows from 1340) zeroed."""
     import shutil
 
-    pool, table = made
-    shutil.copytree(pool, tmp_path / "p")
+    shutil.copytree(made[0], tmp_path / "p")
     path = tmp_path / "p" / "metadata" / "1.parquet"
     column = pq.ParquetFile(path).metadata.row_group(2).column(1)
     assert column.path_in_schema == "text"
@@ -123,17 +136,89 @@ def test_a_row_group_that_an_earlier_pass_could_not_read_is_lost(made, tmp_path)
     data = bytearray(path.read_bytes())
     data[start : start + column.total_compressed_size] = bytes(column.total_compressed_size)
     path.write_bytes(data)
+    return str(tmp_path / "p")
+
+
+@pytest.mark.parametrize("before", [(), (Even(),)])
+@pytest.mark.parametrize("after", [(), (Even(),)])
+def test_a_row_group_that_an_earlier_pass_could_not_read_is_lost(
+    made, damaged, tmp_path, before, after
+):
+    table = made[1]
+    chosen = AllOf(parts=(*before, SameLetters(), *after))
     with pytest.raises(CorruptDataError, match=r"1\.parquet, row group 2"):
-        run(str(tmp_path / "p"), Even() & SameLetters() & Even(), tmp_path / "a")
-    rows = [i for i in range(ROWS) if not 1340 <= i < 1510]
-    even = [i for i in rows if table["number"][i].as_py() % 2 == 0]
-    gone = repeated_rows(SameLetters(), table.take(even))
-    want = [even[i] for i in range(len(even)) if i not in gone]
-    got, stats = run(
-        str(tmp_path / "p"), Even() & SameLetters() & Even(), tmp_path / "b", skip_corrupt=True
-    )
-    assert got == kept_bytes(table, set(range(ROWS)) - set(want))
+        run(damaged, chosen, tmp_path / "a")
+    left = [i for i in range(ROWS) if not 1340 <= i < 1510]
+    even = [i for i in left if table["number"][i].as_py() % 2 == 0]
+    asked = even if before else left
+    gone = repeated_rows(SameLetters(), table.take(asked))
+    want = {asked[i] for i in range(len(asked)) if i not in gone}
+    want &= set(even) if after else want
+    got, stats = run(damaged, chosen, tmp_path / "b", skip_corrupt=True)
+    assert got == kept_bytes(table, set(range(ROWS)) - want)
     assert stats["lost"] == 170
+
+
+def test_text_that_is_not_utf8_is_named_and_counted(made, tmp_path):
+    from gristmill.filters.caption_duplicates import CaptionDuplicates
+    from gristmill.filters.clip_score import ClipScore
+
+    (tmp_path / "p" / "metadata").mkdir(parents=True)
+    bad = pa.array([b"good words", b"bad \xff words", b"good words"]).view(pa.string())
+    uids = pa.array([uid(i) for i in range(3)])
+    score = pa.array([0.9, 0.1, 0.8])
+    table = pa.table({"uid": uids, "text": bad, "clip_l14_similarity_score": score})
+    pq.write_table(table, tmp_path / "p" / "metadata" / "0.parquet")
+    pool = str(tmp_path / "p")
+    with pytest.raises(CorruptDataError, match=r"0\.parquet, rows from 0: .*not UTF-8"):
+        run(pool, CaptionDuplicates(), tmp_path / "a")
+    with pytest.raises(CorruptDataError, match="no row group could be read"):
+        run(pool, CaptionDuplicates(), tmp_path / "b", skip_corrupt=True)
+    _, stats = run(pool, ClipScore(threshold=0.5) & CaptionDuplicates(), tmp_path / "c")
+    assert stats["dropped"] == {
+        "clip_score_missing": 0,
+        "clip_score_low": 1,
+        "duplicate": 1,
+    }
+
+
+def test_payloads_of_two_types_are_refused(made, small, tmp_path):
+    table = made[1]
+    (tmp_path / "p" / "metadata").mkdir(parents=True)
+    for i, number in enumerate((5, 2000)):
+        part = table.slice(0, 50).set_column(2, "number", pa.array([number] * 50))
+        pq.write_table(part, tmp_path / "p" / "metadata" / f"{i}.parquet")
+    with pytest.raises(BadInputError, match=r"1\.parquet, rows from 0: Wide compares float64"):
+        run(str(tmp_path / "p"), Wide(), tmp_path / "o")
+
+
+def test_a_filter_that_becomes_several_sees_what_was_kept_before_it(made, small, tmp_path):
+    pool, _ = made
+    flat, stats = run(pool, Even() & CloseNumbers() & Even() & SameLetters(), tmp_path / "a")
+    nested, again = run(pool, Even() & CloseNumbers() & Composite(), tmp_path / "b")
+    assert flat == nested
+    assert list(stats["dropped"].values()) == list(again["dropped"].values())
+
+
+def test_listings_of_a_filter_that_an_earlier_pass_judged(made, small, tmp_path):
+    pool, _ = made
+    run(pool, Even() & SameLetters(), tmp_path / "a")
+    _, stats = run(pool, Twice() & SameLetters(), tmp_path / "b")
+    kept = np.load(tmp_path / "a" / "subset.npy")
+    assert np.array_equal(np.load(tmp_path / "b" / "subset.npy"), np.repeat(kept, 2))
+    assert stats["listed"] == 2 * stats["kept"]
+
+
+def test_a_filter_that_cannot_be_recorded_is_refused_before_the_work(made, tmp_path):
+    with pytest.raises(BadInputError, match="Unstorable as fitted cannot be recorded"):
+        run(made[0], Unstorable(), tmp_path / "o")
+    assert not (tmp_path / "o" / ".work" / "judged").exists()
+
+
+def test_the_code_of_a_filter_from_outside_is_pinned(made, tmp_path):
+    run(made[0], Even(), tmp_path / "o")
+    inputs = json.loads((tmp_path / "o" / "DONE").read_text())["inputs"]
+    assert inputs["code-Even"]["module"] == "group_filters"
 
 
 def test_a_pool_without_rows_has_no_repeats(tmp_path):

@@ -69,8 +69,11 @@ def _by_tasks(lines: Sequence[str], host: "Host", execution: Execution) -> Itera
                 line = running.pop(reference)
                 try:
                     yield ray.get(reference)
+                except ray.exceptions.RayTaskError as error:
+                    raise _failed(line, "could not start or report", error) from error
                 except ray.exceptions.RayError as error:
-                    raise _died(line, error) from error
+                    times = f"failed in Ray, after up to {RETRIES_AFTER_A_KILL} retries"
+                    raise _failed(line, times, error) from error
     finally:
         for reference in running:  # only when one failed: the others' work would be thrown away
             ray.cancel(reference)
@@ -91,12 +94,9 @@ class _Width:
         return self._asked or self._found
 
 
-def _died(line: str, error: Exception) -> SliceFailedError:
+def _failed(line: str, how: str, error: Exception) -> SliceFailedError:
     name = json.loads(line)["name"]
-    return SliceFailedError(
-        f"slice {name} failed in Ray, after up to {RETRIES_AFTER_A_KILL} retries: "
-        f"{str(error).strip() or type(error).__name__}"
-    )
+    return SliceFailedError(f"slice {name} {how}: {str(error).strip() or type(error).__name__}")
 
 
 def _by_actors(lines: Sequence[str], host: "Host", execution: Execution) -> Iterator[str]:
@@ -143,11 +143,11 @@ class Host:
 
     def _outcome(self, piece: Slice) -> dict[str, Any]:
         try:
-            result = self._ready_worker().process(piece)
+            result = self._result(piece)
+            fault_point(f"before-commit:{piece.name}")
+            io.write_json(io.join(self._ledger, piece.name + ".json"), result)
         except CorruptDataError as error:
-            if not self._skip_corrupt:
-                return {"error": str(error), "kind": "corrupt"}
-            result = {"corrupt": str(error), "lost": piece.weight}
+            return {"error": str(error), "kind": "corrupt"}
         except GristmillError as error:
             kind = "bad input" if isinstance(error, BadInputError) else "other"
             return {"error": str(error), "kind": kind}
@@ -156,9 +156,16 @@ class Host:
                 return {"error": f"{DISK_FULL}: {error}", "kind": "other"}
             trace = "".join(traceback.format_exception(error)[-4:])
             return {"error": f"slice {piece.name}: {error!r}\n{trace}", "kind": "other"}
-        fault_point(f"before-commit:{piece.name}")
-        io.write_json(io.join(self._ledger, piece.name + ".json"), result)
         return {"name": piece.name, "weight": piece.weight, "result": result}
+
+    def _result(self, piece: Slice) -> dict[str, Any]:
+        worker = self._ready_worker()
+        try:
+            return worker.process(piece)
+        except CorruptDataError as error:
+            if not self._skip_corrupt:
+                raise
+            return {"corrupt": str(error), "lost": piece.weight}
 
 
 class HostActor:

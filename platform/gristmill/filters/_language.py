@@ -26,7 +26,7 @@ LABEL = "__label__"
 LINES_A_CALL = 4096
 """Texts handed to fastText at once, which copies them."""
 MOST_REMEMBERED = 1 << 17
-"""Twice the rows of a batch (pools/pool.py), some 20 MB of captions."""
+"""Twice the rows of a batch (pools/features.py), some 20 MB of captions."""
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ class PoolFacts(Protocol):
         ...
 
     def among(self, earlier: "Sequence[Filter]") -> "PoolFacts":
-        """The same facts, where `repeats` looks only at rows that fitted filters keep.
+        """The same facts, where `repeats` looks only at rows that these filters too keep.
 
         Ranks and counts stay those of the whole pool, as DataComp's intersections want them.
         """
@@ -141,7 +141,17 @@ class GroupFilter(Filter):
         return gone
 
     def fit(self, facts: PoolFacts) -> Filter:
-        """A filter that reads what a pass over the pool found."""
+        """A filter that reads what a pass over the pool found.
+
+        Raises:
+            BadInputError: It has `times` or `notes`, which only filters that judge are asked for.
+        """
+        for method in ("times", "notes"):
+            if getattr(type(self), method) is not getattr(Filter, method):
+                raise BadInputError(
+                    f"{type(self).__name__} drops repeats, so its {method} would not be asked; put "
+                    "that in a filter of its own"
+                )
         return Marked(column=facts.repeats(self), reason=self.reasons[0])
 
     def judge(self, batch: "pa.Table") -> Verdict:  # noqa: ARG002 - it cannot
@@ -214,7 +224,8 @@ class AllOf(Filter):
         """Each part fitted: ranks on the whole pool, repeats among what the parts before keep."""
         fitted: list[Filter] = []
         for part in self.parts:
-            fitted.append(part.fit(facts.among(fitted)))
+            made = part.fit(facts.among(fitted))
+            fitted += made.parts if isinstance(made, AllOf) else (made,)
         return AllOf(parts=tuple(fitted))
 
     def setup(self) -> None:

@@ -57,7 +57,8 @@ class SemanticDuplicates(GroupFilter):
         return {"centroids": _centroids.identity(self._named())}
 
     def setup(self) -> None:
-        """Load the centroids."""
+        """Load the centroids, anew for each map: a process may outlive a file."""
+        load_centroids.cache_clear()
         load_centroids(self._named())
 
     def keyed(self, batch: "pa.Table") -> Keyed:

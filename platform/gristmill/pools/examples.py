@@ -19,8 +19,9 @@ PREFIX = 8
 class Examples:
     """Collects the examples of one slice."""
 
-    def __init__(self, chain: AllOf, limit: int) -> None:
+    def __init__(self, chain: AllOf, limit: int, judged: int = 0) -> None:
         self._chain, self._limit = chain, limit
+        self._asked = chain.parts[judged:]  # an earlier pass judged the others: not set up here
         self.found: dict[str, list[list[str]]] = {}
 
     def add(self, table: "pa.Table", verdict: Verdict) -> None:
@@ -37,9 +38,8 @@ class Examples:
                     self._merge(code, part, table.take(_least(prefixes, rows, self._limit)))
 
     def _merge(self, code: int, part: Filter, rows: "pa.Table") -> None:
-        # A part that an earlier pass judged has none of its columns here, and so no notes.
-        readable = part.columns and set(part.columns) <= set(rows.column_names)
-        notes = part.notes(rows.select(list(part.columns))) if readable else None
+        asked = part.columns and any(part is one for one in self._asked)
+        notes = part.notes(rows.select(list(part.columns))) if asked else None
         new = [
             [uid, _words(rows, i, notes[i] if notes else "")]
             for i, uid in enumerate(rows[columns.UID].to_pylist())
@@ -75,12 +75,20 @@ def _least(
     return rows[mine <= edge][: 4 * limit]
 
 
+def _value(cell: "pa.Scalar") -> Any:
+    """A cell; text that is not UTF-8 with marks in place of its bad bytes."""
+    try:
+        return cell.as_py()
+    except UnicodeDecodeError:
+        return bytes(cell.as_buffer()).decode("utf-8", "replace")
+
+
 def _words(table: "pa.Table", row: int, note: str) -> str:
     values: list[Any] = [note] if note else []
     for name in table.column_names:
         if name == columns.UID or name.startswith("repeats-"):
             continue
-        value = table[name][row].as_py()
+        value = _value(table[name][row])
         if isinstance(value, str):
             values.append(value[:LONGEST_CAPTION])
         elif not isinstance(value, list):

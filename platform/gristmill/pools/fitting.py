@@ -1,5 +1,7 @@
 """What filters may ask about a whole pool: ranks of a column, and which rows repeat others."""
 
+import inspect
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,13 +9,54 @@ from typing import Any
 import numpy as np
 
 from gristmill.core import io
+from gristmill.core.config import to_dict
+from gristmill.core.errors import BadInputError
 from gristmill.execution.session import Execution
 from gristmill.execution.work import Slice
 from gristmill.filters.base import Filter, GroupFilter
 from gristmill.pools import columns
 from gristmill.pools.facts import ColumnFacts
 from gristmill.pools.groups import find_repeats
-from gristmill.pools.judging import Chain
+from gristmill.pools.judging import Chain, parts_of
+
+PACKAGE = "gristmill."
+
+
+RESERVED = ("pool", "features")
+"""Names of the job's own inputs."""
+
+
+def inputs_of(chosen: Filter) -> dict[str, dict[str, Any]]:
+    """Files that filters read, and the code of those from outside this package, with hashes.
+
+    Raises:
+        BadInputError: A filter names an input as the job names its own.
+    """
+    found = dict(chosen.inputs())
+    if clash := [name for name in RESERVED if name in found]:
+        raise BadInputError(f"a filter's inputs() may not be named {clash[0]}; choose another name")
+    for part in parts_of(chosen):
+        kind = type(part)
+        file = inspect.getsourcefile(kind) if not kind.__module__.startswith(PACKAGE) else None
+        if file:
+            found[f"code-{kind.__name__}"] = {"module": kind.__module__, "sha256": io.sha256(file)}
+    return found
+
+
+def check_storable(fitted: Filter) -> None:
+    """Refuse, before any work, a fitted filter that the run could not record.
+
+    Raises:
+        BadInputError: A field is not a plain value; names the filter.
+    """
+    for part in parts_of(fitted):
+        try:
+            json.dumps(to_dict(part))
+        except TypeError as error:
+            raise BadInputError(
+                f"{type(part).__name__} as fitted cannot be recorded: {error}; its fields must be "
+                "plain values, so wrap numpy's in float() or int()"
+            ) from error
 
 
 @dataclass
@@ -56,13 +99,13 @@ class WholePool:
         return self._ranks.value_at_rank(column, rank)
 
     def among(self, earlier: Sequence[Filter]) -> "WholePool":
-        """The same facts, where `repeats` looks only at rows that fitted filters keep."""
+        """The same facts, where `repeats` looks only at rows that these filters too keep."""
         return WholePool(
             self.pieces,
             self.scratch,
             self.execution,
             self.skip_corrupt,
-            tuple(earlier),
+            (*self.earlier, *earlier),
             self._found,
         )
 
@@ -79,7 +122,7 @@ class WholePool:
             skip_corrupt=self.skip_corrupt,
         )
         self._found.marks[name] = marks
-        self._found.pairs[type(chosen).__name__] = pairs
+        self._found.pairs[f"{type(chosen).__name__} ({name})"] = pairs
         self._found.judged, self._found.verdicts = len(self.earlier), verdicts
         return name
 

@@ -21,7 +21,7 @@ from gristmill.execution.slices import Slice, SliceWorker, map_slices
 from gristmill.filters.base import GroupFilter
 from gristmill.pools import columns
 from gristmill.pools.facts import order_keys
-from gristmill.pools.judging import ROW, Chain
+from gristmill.pools.judging import ROW, Chain, placed_errors
 from gristmill.pools.pool import read_slice
 from gristmill.pools.uid import hex_of_uid, parse_uids
 
@@ -40,6 +40,7 @@ class _Key(SliceWorker):
     parts: str
     verdicts: str
     ranges: int
+    kind: "np.dtype[Any]"
 
     def setup(self) -> None:
         """Set up the filters."""
@@ -53,7 +54,14 @@ class _Key(SliceWorker):
             verdicts.append(judged.verdict)
             rows = np.flatnonzero(judged.verdict == 0)
             table = judged.table if len(rows) == len(judged.verdict) else judged.table.take(rows)
-            records = keyed_records(self.chosen, table, piece.payload["uri"], judged.row + rows)
+            with placed_errors(piece, judged.row):
+                records = keyed_records(self.chosen, table, piece.payload["uri"], judged.row + rows)
+            if records.dtype != self.kind:
+                raise BadInputError(
+                    f"{io.redact(piece.payload['uri'])}, rows from {judged.row}: "
+                    f"{type(self.chosen).__name__} compares {_payload(records.dtype)} here and "
+                    f"{_payload(self.kind)} where the pool begins; all files need one type"
+                )
             records["row"] += np.uint64(self.chain.starts[piece.name] + judged.at - judged.row)
             found.append(records)
         records = np.concatenate(found)
@@ -63,6 +71,10 @@ class _Key(SliceWorker):
             data = np.concatenate(verdicts).tobytes()
             io.write_bytes(io.join(self.verdicts, piece.name), data)
         return {"keys": len(records)}
+
+
+def _payload(kind: "np.dtype[Any]") -> str:
+    return str(kind["payload"]) if "payload" in (kind.names or ()) else "keys alone"
 
 
 def keyed_records(
@@ -151,9 +163,10 @@ def find_repeats(
 
     Returns:
         The part files of the marks (row numbers cut by slice), the folder of the chain's verdicts
-        (empty when it has no parts), and a few pairs (uid that goes, uid of its group's first).
+        (empty when there was none to keep), and a few pairs (uid that goes, its group's first).
     """
-    verdicts = io.join(scratch, "verdicts") if chain.parts else ""
+    # With none, rows that this pass could not read would look kept to the last one.
+    verdicts = io.join(scratch, "verdicts") if chain.parts or skip_corrupt else ""
     kind, a_row = _probe(chosen, chain, pieces)
     total = sum(piece.weight for piece in pieces)
     ranges = ranges_for(int(total * a_row), kind.itemsize)
@@ -161,7 +174,7 @@ def find_repeats(
     done = map_slices(
         f"key rows for {type(chosen).__name__}",
         pieces,
-        _Key(chosen, chain, keyed, verdicts, ranges),
+        _Key(chosen, chain, keyed, verdicts, ranges, kind),
         ledger=io.join(scratch, "keyed-done"),
         execution=execution,
         skip_corrupt=skip_corrupt,
@@ -191,10 +204,10 @@ def _probe(
     for piece in pieces:
         try:
             row, table = next(read_slice(piece, chain.columns))
-        except (StopIteration, BadInputError):  # a corrupt one is for the map to report
+            table = table.slice(0, PROBED_ROWS)
+            rows = row + np.arange(table.num_rows)
+            records = keyed_records(chosen, table, piece.payload["uri"], rows)
+        except (StopIteration, BadInputError, UnicodeDecodeError):  # for the map to report
             continue
-        table = table.slice(0, PROBED_ROWS)
-        rows = row + np.arange(table.num_rows)
-        records = keyed_records(chosen, table, piece.payload["uri"], rows)
         return records.dtype, max(len(records) / max(table.num_rows, 1), most)
     return kind, most

@@ -4,6 +4,7 @@ A pass that looks for repeats needs the verdicts of the filters before it, and s
 pass. Verdicts are kept by slice, one byte a row, so that no row meets a filter twice.
 """
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -40,7 +41,7 @@ def columns_of(parts: Sequence[Filter]) -> list[str]:
 
 @dataclass(frozen=True)
 class Judged:
-    """A row group with its verdict."""
+    """A row group, or a part of a large one, with its verdict."""
 
     row: int
     """Row number in the file of the first row."""
@@ -69,9 +70,10 @@ class Chain:
     """Folder of its verdicts."""
 
     def setup(self) -> None:
-        """Set up the parts that are still to judge."""
-        for part in self.parts[self.judged :]:
-            part.setup()
+        """Set up the parts that are still to judge, and those that say how often to list a row."""
+        for number, part in enumerate(self.parts):
+            if number >= self.judged or type(part).times is not Filter.times:
+                part.setup()
 
     @property
     def columns(self) -> list[str]:
@@ -99,11 +101,8 @@ class Chain:
     def _judge(self, piece: Slice, row: int, table: "pa.Table", verdict: Verdict) -> Verdict:
         if self.judged == len(self.parts):
             return verdict
-        try:
+        with placed_errors(piece, row):
             return AllOf(parts=self.parts).judge_from(self.judged, table, verdict)
-        except UnicodeDecodeError as error:
-            where = f"{io.redact(piece.payload['uri'])}, rows from {row}"
-            raise CorruptDataError(f"{where}: a caption is not UTF-8: {error}") from error
 
     def _earlier(self, piece: Slice) -> Verdict:
         if not self.verdicts:
@@ -119,6 +118,21 @@ class Chain:
         column = np.zeros(piece.weight, np.int8)
         column[rows - self.starts[piece.name]] = 1
         return column
+
+
+@contextlib.contextmanager
+def placed_errors(piece: Slice, row: int) -> Iterator[None]:
+    """Say where, when a filter finds that a value cannot be read.
+
+    Raises:
+        CorruptDataError: In place of what the filter raised; names the file and the row.
+    """
+    try:
+        yield
+    except (CorruptDataError, UnicodeDecodeError) as error:
+        what = "" if isinstance(error, CorruptDataError) else "a caption is not UTF-8: "
+        where = f"{io.redact(piece.payload['uri'])}, rows from {row}"
+        raise CorruptDataError(f"{where}: {what}{error}") from error
 
 
 def _with_column(table: "pa.Table", name: str, values: Verdict) -> "pa.Table":

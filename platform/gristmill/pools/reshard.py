@@ -101,6 +101,8 @@ class ReshardJob(Job):
         sizes = [io.size_bytes(uri) for uri in pool.shard_files]
         pin_input(run, "subset", {"sha256": digest, "uids": len(subset)})
         pin_input(run, "shards", {"names": names, "bytes": sizes})
+        if self.blur_faces or self.inject_faces:
+            pin_input(run, "pool", pool.identity())
         with session(self.execution):
             found = self._find(run, pool, sizes)
             counts, trimmed, repeated = _place(run, subset, found)

@@ -16,7 +16,7 @@ from gristmill.execution.session import Execution, session
 from gristmill.execution.slices import map_slices
 from gristmill.filters.base import Filter
 from gristmill.pools import columns, funnel
-from gristmill.pools.fitting import WholePool
+from gristmill.pools.fitting import WholePool, check_storable, inputs_of
 from gristmill.pools.judging import columns_of, parts_of
 from gristmill.pools.merge import merge_parts
 from gristmill.pools.pool import Pool
@@ -70,13 +70,14 @@ class FilterJob(Job):
         pin_input(run, "pool", pool.identity())
         if beside := pool.features_identity(self.wanted):
             pin_input(run, "features", beside)
-        for name, identity in self.filter.inputs().items():
+        for name, identity in inputs_of(self.filter).items():
             pin_input(run, name, identity)
         peek = funnel.peek_shards(pool)
         ranges = ranges_for(pool.num_rows)
         with session(self.execution):
             facts = WholePool(pieces, run.scratch("facts"), self.execution, self.skip_corrupt)
             fitted = self.filter.fit(facts)
+            check_storable(fitted)
             chain = facts.chain(parts_of(fitted), also=(columns.UID,))
             parts = run.scratch("parts")
             done = map_slices(

@@ -41,7 +41,7 @@ class JudgeSlice(SliceWorker):
 
         counts = np.zeros(len(self._all.reasons) + 1, np.int64)
         listed: list[UidArray] = []
-        examples = Examples(self._all, SAMPLES_PER_REASON)
+        examples = Examples(self._all, SAMPLES_PER_REASON, self.chain.judged)
         peeked: dict[str, int] = {}
         for judged in self.chain.read(piece):
             counts += np.bincount(judged.verdict, minlength=len(counts))
