@@ -119,13 +119,21 @@ def theirs(name, texts, monkeypatch, words):
     return found
 
 
+LONG = "internationalization" * 2
+RARE = [
+    # Lines of two long words: many new lines a word, though no line is short or comes again.
+    "\n".join(f"{LONG}{i} {LONG[::-1]}{i}." for i in range(40)),
+]
+"""What real documents on a machine may not have."""
+
+
 @pytest.mark.parametrize(("words", "count"), [("plain", 3000), ("spacy", 700)])
 @pytest.mark.parametrize("name", PAIRS)
 def test_verdict_and_reason_are_datatroves(name, words, count, monkeypatch):
     pytest.importorskip("datatrove")
     pytest.importorskip("spacy")
     kind, field, reasons = PAIRS[name]
-    texts = documents(count)
+    texts = [*documents(count), *RARE]
     mine = judged(kind(**{field: words}), texts)
     reference = theirs(name, texts, monkeypatch, words)
     wrong = [

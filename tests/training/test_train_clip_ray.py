@@ -16,11 +16,10 @@ import pytest
 from training_shards import write_shards, write_tar
 
 from gristmill.core import io as gio
-from gristmill.core.errors import BadInputError, RunError
+from gristmill.core.errors import DISK_FULL, BadInputError, RunError
 from gristmill.core.job import run_job
 from gristmill.core.run import Run
 from gristmill.execution.session import Execution, source_root
-from gristmill.execution.slices import DISK_FULL
 from gristmill.models.clip import ClipSpec, checkpoint_uri, load_clip
 from gristmill.recipes.train_clip import demo
 from gristmill.training import launch
