@@ -158,6 +158,7 @@ def test_validation_sizes(tmp_path):
     assert 500 <= Corpus(str(tmp_path / "cap"), "documents").size("web", "validation") < 3000
 
 
+@pytest.mark.slow
 def test_killed_and_resumed(tmp_path):
     for i in range(60):
         write_lines(tmp_path / "web" / f"{i}.jsonl", texts(40, seed=i))

@@ -86,6 +86,7 @@ def test_a_slice_that_kills_its_process_ends_the_map_by_name(run):
     assert (run.log / "3").read_text() == "." * 6
 
 
+@pytest.mark.slow
 def test_gpu_workers_are_actors_and_keep_their_model(tmp_path):
     """On a cluster that is told it has a GPU: scheduling is real, the device is not."""
     (tmp_path / "log").mkdir()
