@@ -85,7 +85,7 @@ class _Count(SliceWorker):
 
 @dataclass
 class ColumnFacts:
-    """PoolFacts over metadata slices, each pass resumable in `scratch`."""
+    """Counts and ranks of columns over metadata slices, each pass resumable in `scratch`."""
 
     pieces: Sequence[Slice]
     scratch: str

@@ -17,7 +17,7 @@ from gristmill.filters.base import Filter, GroupFilter
 from gristmill.pools import columns
 from gristmill.pools.facts import ColumnFacts
 from gristmill.pools.groups import find_repeats
-from gristmill.pools.judging import Chain, parts_of
+from gristmill.pools.judging import Chain, columns_of, parts_of
 
 PACKAGE = "gristmill."
 
@@ -112,10 +112,9 @@ class WholePool:
     def repeats(self, chosen: GroupFilter) -> str:
         """The name of a column of marks, 1 for rows that repeat a better one."""
         name = f"repeats-{len(self._found.marks) + 1}"
-        best = (chosen.best_by,) if chosen.best_by else ()
         marks, verdicts, pairs = find_repeats(
             chosen,
-            self.chain(self.earlier, also=(columns.UID, *chosen.columns, *best)),
+            self.chain(self.earlier, also=(columns.UID, *columns_of((chosen,)))),
             self.pieces,
             io.join(self.scratch, name),
             self.execution,

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,9 +18,6 @@ from gristmill.pools.image import thumbnail
 from gristmill.pools.pool import Pool
 from gristmill.pools.tar import Member, Sample, TarReader, read_record
 from gristmill.pools.uid import uid_of_hex
-
-if TYPE_CHECKING:
-    pass
 
 PEEK_SAMPLES = 1500
 PEEK_SHARD_BYTES = 1 << 30
