@@ -44,3 +44,22 @@ def write_world(folder, rows=40, seed=0, order=None, columns=None):
         [[*(float(losses[n][i]) for n in names), i + 1] for i in reversed(list(order))],
     )
     return mixtures, measured
+
+
+def write_surface(folder, rows, seed=0):
+    """A fit of both targets, as `mix fit` would write it, in a moment."""
+    from gristmill.mixing.selection import fit_target
+    from gristmill.mixing.surface import Surface
+
+    weights, _, _ = world(rows, seed)
+    losses = {t: world(rows, seed, t)[1] for t in sorted(TARGETS)}
+    candidates = ("gaussian_process", "mixing_law", "stack")
+    Surface(
+        domains=DOMAINS,
+        index=tuple(str(i) for i in range(rows)),
+        weights=weights,
+        losses=losses,
+        fits={t: fit_target(weights, y, candidates) for t, y in losses.items()},
+        seed=0,
+    ).save(str(folder))
+    return str(folder)

@@ -36,6 +36,7 @@ def main():
     chosen = parser.parse_args()
     import demo_seeds
     import mix_accuracy
+    import mix_design
     import pool_scale
     import pool_speed
     import reshard_speed
@@ -48,6 +49,7 @@ def main():
         "reshard": reshard_speed.run,
         "documents": text_speed.run,
         "mix": mix_accuracy.run,
+        "mix-design": mix_design.run,
     }
     for name in chosen.sections or sections:
         text = sections[name](Path(chosen.out) / name, heading)

@@ -28,7 +28,9 @@ def test_links_lead_somewhere(page):
 def test_commands_named_exist(page):
     from gristmill.recipes.commands import COMMANDS
 
-    for group, verb in re.findall(r"gristmill (pool|clip) ([a-z]+)", page.read_text()):
+    for group, verb in re.findall(
+        r"gristmill (pool|clip|corpus|mix|lm) ([a-z-]+)", page.read_text()
+    ):
         assert verb in COMMANDS[group], f"{group} {verb}"
 
 
@@ -38,7 +40,7 @@ def blocks(page, language):
 
 def sh(line, folder):
     done = subprocess.run(
-        ["bash", "-ec", re.sub(r"\bgristmill (?=pool|clip|demo)", f"{COMMAND} ", line)],
+        ["bash", "-ec", re.sub(r"\bgristmill (?=pool|clip|corpus|mix|lm|demo)", f"{COMMAND} ", line)],
         cwd=folder, env=environment(), capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, f"{line}\n{done.stdout[-1500:]}{done.stderr[-1500:]}"
@@ -75,6 +77,18 @@ def test_the_guide_to_filters_runs_as_written(tmp_path):
         sh(line, tmp_path)
         out = tmp_path / shlex.split(line)[-1]
         assert (out / "DONE").exists() and (out / "report.html").exists(), line
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_guides_to_corpora_and_mixtures_run_as_written(tmp_path):
+    for name in ("corpora", "mixtures"):
+        for line in blocks(ROOT / "docs" / "guides" / f"{name}.md", "bash")[0].strip().splitlines():
+            sh(line, tmp_path)
+    assert (tmp_path / "m2.csv").exists() and (tmp_path / "o" / "pareto.csv").exists()
+    assert (
+        (tmp_path / "p.csv").read_text().startswith("index,characters,characters_lo,characters_hi,")
+    )
 
 
 @pytest.mark.slow

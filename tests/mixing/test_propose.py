@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from mix_world import DOMAINS, TARGETS, world, write
+from mix_world import DOMAINS, TARGETS, world, write, write_surface
 
 from gristmill.core.errors import BadInputError
 from gristmill.core.job import run_job
@@ -12,7 +12,6 @@ from gristmill.mixing import simplex
 from gristmill.mixing.front import undominated
 from gristmill.mixing.objective import Objective, parse_rails, parse_targets
 from gristmill.mixing.propose import ProposeJob
-from gristmill.mixing.selection import fit_target
 from gristmill.mixing.surface import Surface
 from gristmill.mixing.tables import read_mixtures, read_table
 
@@ -21,19 +20,7 @@ SIZES = {"arts": 300, "books": 50, "code": 250, "diary": 200, "essays": 200}
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    weights, _, _ = world(80)
-    losses = {t: world(80, 0, t)[1] for t in sorted(TARGETS)}
-    candidates = ("gaussian_process", "mixing_law", "stack")
-    Surface(
-        domains=DOMAINS,
-        index=tuple(str(i) for i in range(80)),
-        weights=weights,
-        losses=losses,
-        fits={t: fit_target(weights, y, candidates) for t, y in losses.items()},
-        seed=0,
-    ).save(str(folder))
-    return str(folder)
+    return write_surface(tmp_path_factory.mktemp("model"), 80)
 
 
 @pytest.fixture

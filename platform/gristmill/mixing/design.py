@@ -120,13 +120,7 @@ class DesignJob(Job):
         targets = [fit.target(word) for word in self.targets] or list(fit.targets)
         even = {name: 1 / len(targets) for name in targets}
         near = np.concatenate([taken, fit.weights])
-        unsure = spread.greedy(
-            spread.informative(fit, even, candidates), candidates, -(-self.count // 2), near
-        )
-        good = spread.promising(fit, even, candidates)
-        good[unsure] = good.min()
-        best = spread.greedy(good, candidates, self.count // 2, candidates[unsure])
-        return [row for pair in zip(unsure, [*best, -1], strict=False) for row in pair if row >= 0]
+        return spread.next_batch(fit, even, candidates, self.count, near)
 
 
 def _report(

@@ -65,6 +65,27 @@ def promising(surface: Surface, target_shares: dict[str, float], candidates: Arr
     return total
 
 
+def next_batch(
+    surface: Surface, target_shares: dict[str, float], candidates: Array, count: int, near: Array
+) -> list[int]:
+    """Rows of candidates for a next round: unsure ones and promising ones in turns.
+
+    Args:
+        surface: The fit so far.
+        target_shares: Target -> its share.
+        candidates: Mixtures [n, domains].
+        count: How many rows.
+        near: Mixtures [m, domains] that are there already.
+    """
+    unsure = greedy(
+        informative(surface, target_shares, candidates), candidates, -(-count // 2), near
+    )
+    good = promising(surface, target_shares, candidates)
+    good[unsure] = good.min()
+    best = greedy(good, candidates, count // 2, candidates[unsure])
+    return [row for pair in zip(unsure, [*best, -1], strict=False) for row in pair if row >= 0]
+
+
 def greedy(worth: Array, candidates: Array, count: int, near: Array) -> list[int]:
     """Rows of most worth that are not close to each other or to those that are there.
 

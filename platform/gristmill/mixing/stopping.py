@@ -53,10 +53,10 @@ class Round:
 
     def line(self) -> str:
         """For the log."""
+        brought = f", of which this round brought {self.change:.4f}" if self.change >= 0 else ""
         return (
             f"{self.proxies} proxies, held-out Spearman {self.spearman:.3f}, expected gain "
-            f"{self.gain:.4f}, of which this round brought {max(self.change, 0):.4f}, one more "
-            f"proxy promises {self.promise:.4f}: {self.why}"
+            f"{self.gain:.4f}{brought}; one more proxy promises {self.promise:.4f}: {self.why}"
         )
 
 
