@@ -1,6 +1,6 @@
-"""`make bench`: measured comparisons, written to docs/results/. Takes about twenty minutes.
+"""`make bench`: measured comparisons, written to docs/results/. Takes about two hours.
 
-Usage: python tests/bench/run.py [demo] [pool] ...   (all sections without a word)
+Usage: python tests/bench/run.py [demo] [filters] ...   (all sections without a word)
 """
 
 import argparse
@@ -37,6 +37,7 @@ def main():
     import demo_seeds
     import mix_accuracy
     import mix_design
+    import mix_search
     import pool_scale
     import pool_speed
     import reshard_speed
@@ -50,6 +51,7 @@ def main():
         "documents": text_speed.run,
         "mix": mix_accuracy.run,
         "mix-design": mix_design.run,
+        "mix-search": mix_search.run,
     }
     for name in chosen.sections or sections:
         text = sections[name](Path(chosen.out) / name, heading)

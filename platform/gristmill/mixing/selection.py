@@ -130,8 +130,9 @@ def odd_runs(fits: Mapping[str, TargetFit], losses: Mapping[str, Array]) -> npt.
 
     A surface that is hard to learn errs on a target here and there; a proxy that diverged, or
     whose data was mixed up, errs on all. A row is odd when the root mean square over targets of its
-    held-out error, in median errors of the target, is over 3.5 times the median row's (the cut of
-    Iglewicz & Hoaglin 1993). With fewer than three targets none is, and never more than 3 % of the
+    held-out error, in median errors of the target, is over 3.5 times the median row's: of four
+    rules the one whose intervals hold 90 % of the runs that go right, on training rows that no fit
+    saw (docs/decisions/0007). With fewer than three targets none is, and never more than 3 % of the
     rows, the worst, so that intervals for any run still hold 87 %.
     """
     ratios = []
