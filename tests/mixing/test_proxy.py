@@ -119,7 +119,7 @@ def test_settings_that_cannot_be(fields, message):
 
 def test_a_model_file_that_is_none(tmp_path):
     path = tmp_path / "m.json"
-    path.write_text('{"wdith": 3}')
+    path.write_text('{"girth": 3}')
     with pytest.raises(BadInputError, match="is no model"):
         Training(preset=str(path)).settings(64)
     with pytest.raises(BadInputError, match="steps must be at least 1"):
