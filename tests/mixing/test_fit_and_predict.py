@@ -166,6 +166,13 @@ def test_intervals_cover_what_they_say():
 def test_quantile_counts_ranks():
     assert quantile(np.arange(1.0, 100.0)) == 90.0
     assert quantile(np.arange(1.0, 6.0)) == 5.0
+    assert quantile(np.arange(1.0, 65.0)) == pytest.approx(58.5)
+
+
+def test_a_new_value_lies_below_the_quantile_nine_times_in_ten():
+    random = np.random.default_rng(0)
+    below = [random.random() < quantile(random.random(64)) for _ in range(6_000)]
+    assert np.mean(below) == pytest.approx(0.9, abs=0.013)
 
 
 def test_scores_are_those_of_scipy():
