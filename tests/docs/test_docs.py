@@ -41,7 +41,7 @@ def blocks(page, language):
 def sh(line, folder):
     done = subprocess.run(
         ["bash", "-ec", re.sub(r"\bgristmill (?=pool|clip|corpus|mix|lm|demo)", f"{COMMAND} ", line)],
-        cwd=folder, env=environment(), capture_output=True, text=True, timeout=900,
+        cwd=folder, env=environment(), capture_output=True, text=True, timeout=1800,
     )  # fmt: skip
     assert done.returncode == 0, f"{line}\n{done.stdout[-1500:]}{done.stderr[-1500:]}"
     return done.stdout
@@ -91,8 +91,8 @@ def test_the_guides_to_corpora_and_mixtures_run_as_written(tmp_path):
     )
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1500)
+@pytest.mark.long
+@pytest.mark.timeout(3000)
 def test_the_readmes_tour_runs_as_written(tmp_path):
     sh("gristmill demo --out runs/demo", tmp_path)
     lines = [
