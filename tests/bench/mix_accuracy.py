@@ -24,7 +24,9 @@ def run(out, heading):
     if not TABLES.exists():
         return f"{top}\n\nNot measured: RegMix's tables are not at {TABLES.name}/ beside the project.\n"
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    logging.getLogger("gristmill").setLevel(logging.ERROR)  # drifting sums are known of these tables
+    logging.getLogger("gristmill").setLevel(
+        logging.ERROR
+    )  # drifting sums are known of these tables
     lines = [
         top,
         "",

@@ -27,9 +27,11 @@ class ProxySettings:
     seq_len: int = 2048
     """Tokens of a sequence."""
     lr: float = 4e-4
-    """Learning rate, constant after the warm-up."""
+    """Learning rate, constant between the warm-up and the decay."""
     warmup_steps: int = 100
     """Steps of linear warm-up."""
+    decay_steps: int = 0
+    """Steps of linear decay to nothing at the end; RegMix has none."""
     beta1: float = 0.9
     """AdamW's."""
     beta2: float = 0.95
@@ -45,6 +47,10 @@ class ProxySettings:
         for name in ("steps", "batch_size", "micro_batch_size", "seq_len", "validation_sequences"):
             if getattr(self, name) < 1:
                 raise BadInputError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not 0 <= self.decay_steps <= self.steps:
+            raise BadInputError(
+                f"decay_steps ({self.decay_steps}) lies from 0 to steps ({self.steps})"
+            )
         for name in ("lr", "clip"):
             if not getattr(self, name) > 0:
                 raise BadInputError(f"{name} must be above 0, not {getattr(self, name)}")
@@ -61,7 +67,9 @@ class ProxySettings:
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
-        return self.lr * min((step + 1) / max(self.warmup_steps, 1), 1.0)
+        left = (self.steps - step) / max(self.decay_steps, 1)
+        rate = self.lr * min((step + 1) / max(self.warmup_steps, 1), 1.0)
+        return rate * min(left, 1.0) if self.decay_steps else rate
 
 
 LIGHT: dict[str, dict[str, int | float]] = {
