@@ -22,11 +22,12 @@ from gristmill.mixing.selection import (
     calibrated,
     fit_target,
     odd_runs,
+    require_mixtures,
 )
 from gristmill.mixing.surface import Surface, dump, pack, undump, unpack
 from gristmill.mixing.tables import Table, matched, read_losses, read_mixtures, write_table
 from gristmill.mixing.threads import one_thread
-from gristmill.regressors.base import Array, Regressor
+from gristmill.regressors.base import Array, Regressor, groups_of
 
 HELD_OUT = "held_out.csv"
 REGRESSORS = (
@@ -101,6 +102,7 @@ class FitJob(Job):
                     f"{mixtures.source}: domain {name!r} is empty: its weight is 0 in every "
                     "mixture, so nothing can be learned of it; take the column out"
                 )
+        require_mixtures(groups_of(mixtures.values))
         return mixtures, losses
 
     def execute(self, run: Run) -> None:
@@ -135,13 +137,14 @@ class FitJob(Job):
             p.payload["target"]: self._fitted(run, p.name, entry)
             for p, entry in zip(pieces, done, strict=True)
         }
-        odd = odd_runs(fits, measured)
+        group = groups_of(mixtures.values)
+        odd = odd_runs(fits, measured, group)
         surface = Surface(
             domains=mixtures.columns,
             index=mixtures.index,
             weights=mixtures.values,
             losses=measured,
-            fits={name: calibrated(fit, measured[name], odd) for name, fit in fits.items()},
+            fits={name: calibrated(fit, measured[name], odd, group) for name, fit in fits.items()},
             seed=self.seed,
             odd=tuple(name for name, is_odd in zip(mixtures.index, odd, strict=True) if is_odd),
         )

@@ -3,6 +3,7 @@
 Nothing is pickled: figures are JSON, arrays are plain (XGBoost's trees are its JSON as bytes).
 """
 
+import functools
 import io as buffers
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,14 @@ from gristmill.core import io, plugins
 from gristmill.core.errors import BadInputError, CorruptDataError
 from gristmill.corpora.domains import require_known
 from gristmill.mixing.selection import PACKAGE, STACK, Scores, TargetFit
-from gristmill.regressors.base import Array, Fitted, Prediction, Regressor, State
+from gristmill.regressors.base import (
+    Array,
+    Fitted,
+    Prediction,
+    Regressor,
+    State,
+    groups_of,
+)
 from gristmill.regressors.stack import FittedStack, Member
 
 MODEL, ARRAYS = "model.json", "model.npz"
@@ -61,6 +69,11 @@ class Surface:
     def usual(self) -> npt.NDArray[np.bool_]:
         """Which training rows are not odd, [n]."""
         return ~np.isin(np.array(self.index, str), np.array(self.odd, str))
+
+    @functools.cached_property
+    def group(self) -> npt.NDArray[np.int64]:
+        """The mixture of each training row by number, [n]: rows of the same weights are one."""
+        return groups_of(self.weights)
 
     def predict(self, target: str, weights: Array) -> Interval:
         """Mean and interval of mixtures [n, domains]."""
