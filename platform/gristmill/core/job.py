@@ -68,6 +68,10 @@ def run_job(job: Job, *, overwrite: bool = False) -> Run:
         logger.info("%s is done already; --overwrite does it anew", run.uri)
         return run
     with run.open(job):
-        job.execute(run)
+        try:
+            job.execute(run)
+        except BadInputError:
+            run.withdraw()
+            raise
         run.finish()
     return run

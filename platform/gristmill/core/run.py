@@ -144,6 +144,21 @@ class Run:
             finally:
                 self.flush()
 
+    def withdraw(self) -> None:
+        """Give the folder free again after a request that was refused before it made anything.
+
+        Else a mistyped first attempt would claim `--out`, and the corrected one be another job's.
+        Markers of inputs are no results; a folder that holds anything else stays as it is.
+        """
+        ours = {self.path(name) for name in (CONFIG, ENV, LOCK)}
+        markers = self.scratch("input-")
+        for uri in io.list_files(self.uri, recursive=True, hidden=True):
+            if uri not in ours and not uri.startswith(markers):
+                return
+        io.remove(self.path(CONFIG))
+        io.remove(self.path(ENV))
+        io.remove(self.scratch())
+
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
         if io.is_local(self.uri):
