@@ -119,6 +119,20 @@ def test_caps_and_settings_that_cannot_be(corpus, tmp_path):
         search(tmp_path, corpus, tmp_path / "o", first=3)
     with pytest.raises(BadInputError, match=r"most \(4\) is less than the first round"):
         search(tmp_path, corpus, tmp_path / "o", most=4)
+    for fields, said in (
+        ({"targets": ("proze",)}, "no target 'proze'; perhaps you meant prose"),
+        ({"targets": ("prose=nan",)}, "the weight of target prose is nan"),
+        ({"targets": ("e",)}, "may mean any of the targets code, prose, tables"),
+        ({"guard": ("coed",)}, "no target 'coed'; perhaps you meant code"),
+        ({"guard": ("all", "code")}, "give all alone"),
+    ):
+        asked = search(tmp_path, corpus, tmp_path / "o", **fields)
+        with pytest.raises(BadInputError, match=said):
+            asked.plan()
+        with pytest.raises(BadInputError, match=said):
+            run_job(asked)
+        assert not (tmp_path / "o" / "round-01").exists()
+        assert not (tmp_path / "o" / "config.json").exists()  # the corrected one may come here
     text = search(tmp_path, corpus, tmp_path / "o").plan().text()
     assert "10 to 14, then 8 to check" in text
 

@@ -74,7 +74,7 @@ class ProposeJob(Job):
     def plan(self) -> Plan:
         """Domains, caps and draws."""
         surface = Surface.load(self.model)
-        shares = parse_targets(self.targets, surface)
+        shares = parse_targets(self.targets, surface.targets)
         baseline, caps = self._limits(surface)
         parse_rails(self.guard, surface, baseline, self.slack)
         return Plan(
@@ -112,7 +112,7 @@ class ProposeJob(Job):
         if self.domains:
             pin_input(run, "domains", sizes.identity_of(self.domains))
         surface = Surface.load(self.model)
-        objective = Objective(surface=surface, shares=parse_targets(self.targets, surface))
+        objective = Objective(surface=surface, shares=parse_targets(self.targets, surface.targets))
         baseline, caps = self._limits(surface)
         rails = parse_rails(self.guard, surface, baseline, self.slack)
         found = self._found(objective, baseline, caps, rails)

@@ -1,6 +1,6 @@
 """The proxies job: a design of mixtures in, every proxy's loss on every domain out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -97,12 +97,7 @@ class ProxiesJob(Job):
         )
 
     def _read(self) -> tuple[TokenCorpus, Table, ProxySettings]:
-        for uri in self.corpora:
-            if (kind := kind_at(uri)) != "tokens":
-                raise BadInputError(
-                    f"{io.redact(uri)} is a corpus of {kind}; proxies read tokens: make them with "
-                    "gristmill corpus tokenize"
-                )
+        require_tokens(self.corpora)
         corpus = TokenCorpus(*self.corpora)
         design = read_mixtures(self.design)
         require_known(design.columns, corpus.domains, "the token corpora")
@@ -111,9 +106,7 @@ class ProxiesJob(Job):
                 [self.asha], corpus.domains, "the token corpora, one of which --asha names,"
             )
         settings = self.training.settings(corpus.vocabulary.size)
-        for domain in corpus.domains:  # an empty one is an error here, by name
-            for split in ("train", "validation"):
-                corpus.num_sequences(domain, settings.seq_len, split)
+        require_sequences(corpus, settings)
         return corpus, design, settings
 
     def _ledgers(self, corpus: TokenCorpus, design: Table, settings: ProxySettings) -> list[Ledger]:
@@ -199,6 +192,31 @@ class ProxiesJob(Job):
         for index in outcome.results:
             run.add_output(io.join(RESULTS, file_name(index)).lstrip("/"))
         run.set_summary(**summary(outcome, len(kept)))
+
+
+def require_tokens(corpora: Sequence[str]) -> None:
+    """Refuse corpora that are not of tokens.
+
+    Raises:
+        BadInputError: One is of documents, or is no corpus.
+    """
+    for uri in corpora:
+        if (kind := kind_at(uri)) != "tokens":
+            raise BadInputError(
+                f"{io.redact(uri)} is a corpus of {kind}; proxies read tokens: make them with "
+                "gristmill corpus tokenize"
+            )
+
+
+def require_sequences(corpus: TokenCorpus, settings: ProxySettings) -> None:
+    """Refuse a domain that is empty, or shorter than one sequence, in either split.
+
+    Raises:
+        BadInputError: There is one; names it.
+    """
+    for domain in corpus.domains:
+        for split in ("train", "validation"):
+            corpus.num_sequences(domain, settings.seq_len, split)
 
 
 def planned_ledger(

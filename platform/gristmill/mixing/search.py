@@ -25,13 +25,14 @@ from gristmill.mixing.check import Check, read_check, write_check_design
 from gristmill.mixing.design import DesignJob
 from gristmill.mixing.dirichlet import Rules
 from gristmill.mixing.fit import FitJob
-from gristmill.mixing.objective import Objective, parse_targets
+from gristmill.mixing.objective import Objective, parse_guard, parse_targets
 from gristmill.mixing.propose import FIGURES, ProposeJob
 from gristmill.mixing.proxies import CPU_FLOPS, GPU_FLOPS, ProxiesJob
 from gristmill.mixing.proxy_settings import Training
 from gristmill.mixing.sizes import HEADER
 from gristmill.mixing.stopping import Round, judge
 from gristmill.mixing.surface import Surface
+from gristmill.mixing.sweep import require_room
 from gristmill.mixing.tables import INDEX, read_losses, read_mixtures, write_table
 
 SIZES, ROUNDS, MIXTURE = "sizes.csv", "rounds.json", "mixture.json"
@@ -113,8 +114,7 @@ class SearchJob(Job):
 
     def plan(self) -> Plan:
         """Proxies at least and at most, tokens and hours."""
-        corpus = TokenCorpus(*self.corpora)
-        self._cap(corpus)
+        corpus = self._corpus()
         settings = self.training.settings(corpus.vocabulary.size)
         check = (2 + self.check_random) * self.check_seeds
         gpus = self.training.gpus_per_proxy
@@ -131,6 +131,16 @@ class SearchJob(Job):
             gpu_hours=seconds * gpus / 3600,
             basis="at most; rough, by FLOPs",
         )
+
+    def _corpus(self) -> TokenCorpus:
+        """The corpora, when what is asked for can be had of them: said before any proxy trains."""
+        proxies.require_tokens(self.corpora)
+        corpus = TokenCorpus(*self.corpora)
+        parse_targets(self.targets, corpus.domains)
+        parse_guard(self.guard, corpus.domains)
+        proxies.require_sequences(corpus, self.training.settings(corpus.vocabulary.size))
+        self._cap(corpus)
+        return corpus
 
     def _cap(self, corpus: TokenCorpus) -> tuple[float, float]:
         """Tokens and most epochs that cap a domain: of the planned training or of the check run,
@@ -163,15 +173,15 @@ class SearchJob(Job):
 
     def execute(self, run: Run) -> None:
         """Round after round, then the check, in one Ray session."""
-        corpus = TokenCorpus(*self.corpora)
-        self._cap(corpus)
+        corpus = self._corpus()
         pin_input(run, "corpora", corpus.identity())
         sizes: list[list[str | float]] = [
             [name, size] for name, size in sorted(corpus.sizes().items())
         ]
-        write_table(run.path(SIZES), HEADER, sizes)
         rounds: list[Round] = []
         with session(self.execution):
+            require_room(self.training.cpus_per_proxy, self.training.gpus_per_proxy)
+            write_table(run.path(SIZES), HEADER, sizes)
             while not rounds or not rounds[-1].over:
                 rounds.append(self._round(run, rounds))
                 logger.info("search: %s", rounds[-1].line())
@@ -202,7 +212,7 @@ class SearchJob(Job):
         run_job(proposal)
         surface = Surface.load(fit.out)
         return judge(
-            Objective(surface=surface, shares=parse_targets(self.targets, surface)),
+            Objective(surface=surface, shares=parse_targets(self.targets, surface.targets)),
             io.read_json(io.join(proposal.out, FIGURES)),
             before=self._weights(run, before[-1]) if before else None,
             folder=name,
@@ -309,7 +319,7 @@ class SearchJob(Job):
             run_job(self._proxies(out, mixtures, self.seed + number, eased))
             losses.append(read_losses(io.join(out, proxies.LOSSES)))
         surface = Surface.load(run.path(last.folder, "fit"))
-        objective = Objective(surface=surface, shares=parse_targets(self.targets, surface))
+        objective = Objective(surface=surface, shares=parse_targets(self.targets, surface.targets))
         return read_check(objective, read_mixtures(mixtures), losses)
 
     def _publish(self, run: Run, rounds: list[Round], check: Check, corpus: TokenCorpus) -> None:

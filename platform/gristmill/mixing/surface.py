@@ -3,6 +3,7 @@
 Nothing is pickled: figures are JSON, arrays are plain (XGBoost's trees are its JSON as bytes).
 """
 
+import difflib
 import functools
 import io as buffers
 import zipfile
@@ -92,14 +93,7 @@ class Surface:
         Raises:
             BadInputError: None or several do.
         """
-        if word in self.fits:
-            return word
-        near = [name for name in self.targets if word in name]
-        if len(near) > 1:
-            raise BadInputError(f"{word!r} may mean any of the targets {', '.join(near)}")
-        if not near:
-            raise BadInputError(f"no target {word!r}; the fit has: {', '.join(self.targets)}")
-        return near[0]
+        return target_named(word, self.targets)
 
     def require_domains(self, names: Sequence[str], where: str) -> None:
         """Refuse names of domains that are not those of the fit, all of them."""
@@ -162,6 +156,24 @@ class Surface:
             if isinstance(error, BadInputError):
                 raise
             raise CorruptDataError(f"{where}/{MODEL} is damaged: {error!r}") from error
+
+
+def target_named(word: str, targets: Sequence[str]) -> str:
+    """The target that a word names: its own name, or the only one that holds the word.
+
+    Raises:
+        BadInputError: None or several do.
+    """
+    if word in targets:
+        return word
+    near = [name for name in sorted(targets) if word and word in name]
+    if len(near) > 1:
+        raise BadInputError(f"{word!r} may mean any of the targets {', '.join(near)}")
+    if not near:
+        close = difflib.get_close_matches(word, targets, n=1)
+        hint = f"; perhaps you meant {close[0]}" if close else ""
+        raise BadInputError(f"no target {word!r}{hint}; there are: {', '.join(sorted(targets))}")
+    return near[0]
 
 
 def identity_of(folder: str) -> dict[str, str]:

@@ -156,7 +156,7 @@ def run_sweep(sweep: Sweep, execution: Execution) -> Outcome:
     failed: dict[str, str] = {}
     retried: dict[str, int] = {}
     if pending:
-        _require_room(sweep)
+        require_room(sweep.cpus, sweep.gpus)
         tokens = sweep.bench.settings.tokens
         before = (len(wanted) - len(pending)) * tokens
         with Progress("proxies", len(wanted) * tokens, "tokens", done=before) as progress:
@@ -169,11 +169,13 @@ def run_sweep(sweep: Sweep, execution: Execution) -> Outcome:
     )
 
 
-def _require_room(sweep: Sweep) -> None:
-    for what, asked, there in (
-        ("CPUs", sweep.cpus, cluster_cpus()),
-        ("GPUs", sweep.gpus, cluster_gpus()),
-    ):
+def require_room(cpus: float, gpus: float) -> None:
+    """Refuse proxies that would wait for ever.
+
+    Raises:
+        BadInputError: The cluster has no room for one.
+    """
+    for what, asked, there in (("CPUs", cpus, cluster_cpus()), ("GPUs", gpus, cluster_gpus())):
         if asked > there:
             raise BadInputError(
                 f"a proxy asks for {asked:g} {what} and the cluster has {there}: it would wait for "
