@@ -175,16 +175,27 @@ def test_a_loss_that_is_no_number_is_named_and_final(corpus, tmp_path):
 
 
 def test_one_that_diverged_may_be_left_out(finished, corpus, tmp_path):
-    asked = job(finished, corpus, tmp_path / "o", max_failed=1)
-    with Run(asked.out).open(asked):
+    first = job(finished, corpus, tmp_path / "o")
+    with Run(first.out).open(first):
         Result(
             index="2", status="diverged", step=4, tokens=1, seconds=1.0, why="the loss is nan"
         ).save(str(tmp_path / "o" / RESULTS))
-    run_job(asked)
+    with pytest.raises(RunError, match="--max-failed leaves them out"):
+        run_job(first)
+    before = stamps(tmp_path / "o")
+    run_job(job(finished, corpus, tmp_path / "o", max_failed=1))
+    assert stamps(tmp_path / "o") == before and len(before) == 4
     assert read_losses(str(tmp_path / "o" / LOSSES)).index == ("1", "3", "4")
     assert read_mixtures(str(tmp_path / "o" / MIXTURES)).index == ("1", "3", "4")
     assert "the loss is nan" in (tmp_path / "o" / "failed.csv").read_text()
     assert "the loss is nan" in (tmp_path / "o" / "report.html").read_text()
+
+
+def test_patience_makes_no_other_job(corpus, tmp_path):
+    plain = job(tmp_path, corpus, tmp_path / "o")
+    assert config_hash(plain) == config_hash(job(tmp_path, corpus, tmp_path / "o", max_failed=3))
+    assert config_hash(plain) == config_hash(job(tmp_path, corpus, tmp_path / "o", retries=7))
+    assert config_hash(plain) != config_hash(job(tmp_path, corpus, tmp_path / "o", steps=17))
 
 
 def test_asha_ends_some_early_and_keeps_what_it_ended(corpus, tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 
 from gristmill.core import io, plugins
 from gristmill.core.errors import BadInputError
-from gristmill.core.inputs import pin_input
+from gristmill.core.inputs import pin_inputs
 from gristmill.core.job import Job
 from gristmill.core.plan import Plan
 from gristmill.core.run import Run
@@ -105,12 +105,15 @@ class FitJob(Job):
         require_mixtures(groups_of(mixtures.values))
         return mixtures, losses
 
+    def inputs(self) -> dict[str, Any]:
+        """Both tables."""
+        return {name: {"sha256": io.sha256(getattr(self, name))} for name in self.uri_fields}
+
     def execute(self, run: Run) -> None:
         """Fit target by target, gather, report."""
         mixtures, losses = self._read()
         values = matched(mixtures, losses)
-        pin_input(run, "mixtures", {"sha256": io.sha256(self.mixtures)})
-        pin_input(run, "losses", {"sha256": io.sha256(self.losses)})
+        pin_inputs(run, self.inputs())
         measured = dict(zip(losses.columns, values.T.copy(), strict=True))
         worker = FitTarget(
             mixtures.values,

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from gristmill.core import io
 from gristmill.core.config import to_dict
 from gristmill.core.errors import BadInputError, RunError
-from gristmill.core.inputs import pin_input
+from gristmill.core.inputs import pin_inputs
 from gristmill.core.job import Job
 from gristmill.core.plan import Plan
 from gristmill.core.run import Run
@@ -36,6 +36,7 @@ class ProxiesJob(Job):
     """Train a proxy model on every mixture of a design (RegMix, arXiv:2407.01492, section 3.2)."""
 
     uri_fields: ClassVar[tuple[str, ...]] = ("design",)
+    volatile_fields: ClassVar[tuple[str, ...]] = ("max_failed",)
     design: str
     """CSV of `index` and a column a domain, as gristmill mix design writes it."""
     corpora: tuple[str, ...]
@@ -136,13 +137,18 @@ class ProxiesJob(Job):
 
     # -- doing it ------------------------------------------------------------------------------
 
+    def inputs(self) -> dict[str, Any]:
+        """The design, the text, and every number of the training."""
+        return {
+            "design": {"sha256": io.sha256(self.design)},
+            **training_inputs(self.corpora, self.training),
+        }
+
     def execute(self, run: Run) -> None:
         """Sweep, gather, report."""
         corpus, design, settings = self._read()
         ledgers = self._ledgers(corpus, design, settings)
-        pin_input(run, "design", {"sha256": io.sha256(self.design)})
-        pin_input(run, "corpora", corpus.identity())
-        pin_input(run, "proxy", to_dict(settings))
+        pin_inputs(run, self.inputs())
         sweep = Sweep(
             trials=self._trials(design),
             bench=ProxyBench(
@@ -192,6 +198,14 @@ class ProxiesJob(Job):
         for index in outcome.results:
             run.add_output(io.join(RESULTS, file_name(index)).lstrip("/"))
         run.set_summary(**summary(outcome, len(kept)))
+
+
+def training_inputs(corpora: Sequence[str], training: Training) -> dict[str, Any]:
+    """What pins the text that proxies read, and every number of their training."""
+    require_tokens(corpora)
+    corpus = TokenCorpus(*corpora)
+    settings = training.settings(corpus.vocabulary.size)
+    return {"corpora": corpus.identity(), "proxy": to_dict(settings)}
 
 
 def require_tokens(corpora: Sequence[str]) -> None:

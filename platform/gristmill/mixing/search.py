@@ -13,10 +13,10 @@ import numpy as np
 
 from gristmill.core import io
 from gristmill.core.errors import BadInputError
-from gristmill.core.inputs import pin_input
+from gristmill.core.inputs import pin_inputs
 from gristmill.core.job import Job, run_job
 from gristmill.core.plan import Plan
-from gristmill.core.run import Run
+from gristmill.core.run import CONFIG, Run
 from gristmill.corpora.mixture import Mixture
 from gristmill.corpora.tokens import TokenCorpus
 from gristmill.execution.session import Execution, session
@@ -30,7 +30,7 @@ from gristmill.mixing.propose import FIGURES, ProposeJob
 from gristmill.mixing.proxies import CPU_FLOPS, GPU_FLOPS, ProxiesJob
 from gristmill.mixing.proxy_settings import Training
 from gristmill.mixing.sizes import HEADER
-from gristmill.mixing.stopping import Round, judge
+from gristmill.mixing.stopping import LIMIT, Round, judge
 from gristmill.mixing.surface import Surface
 from gristmill.mixing.sweep import require_room
 from gristmill.mixing.tables import INDEX, read_losses, read_mixtures, write_table
@@ -57,7 +57,7 @@ class SearchJob(Job):
     batch: int = 8
     """Mixtures of each later round, where the fit is least sure or the optimum may lie."""
     most: int = 64
-    """Mixtures in all rounds, at most."""
+    """Mixtures in all rounds, at most. The same command with more goes on where a search ended."""
     method: Literal["dirichlet", "space_filling"] = "dirichlet"
     """How the first round is chosen: draws, or those of them farthest apart, which are corners."""
     rules: Rules = Rules(weakest=1.0, strongest=15.0)
@@ -88,6 +88,7 @@ class SearchJob(Job):
     """Where it runs, and how many proxies at once."""
 
     uri_fields: ClassVar[tuple[str, ...]] = ()
+    volatile_fields: ClassVar[tuple[str, ...]] = ("most", "max_failed")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -171,10 +172,19 @@ class SearchJob(Job):
 
     # -- doing it ------------------------------------------------------------------------------
 
+    def inputs(self) -> dict[str, Any]:
+        """The text, and every number of a proxy's training."""
+        return proxies.training_inputs(self.corpora, self.training)
+
+    def goes_on(self, run: Run) -> bool:
+        """Whether the search ended at a limit of proxies that is higher now."""
+        found = (run.done() or {}).get("summary", {})
+        return bool(found.get("stopped") == LIMIT and found.get("proxies", 0) < self.most)
+
     def execute(self, run: Run) -> None:
         """Round after round, then the check, in one Ray session."""
         corpus = self._corpus()
-        pin_input(run, "corpora", corpus.identity())
+        pin_inputs(run, self.inputs())
         sizes: list[list[str | float]] = [
             [name, size] for name, size in sorted(corpus.sizes().items())
         ]
@@ -216,7 +226,7 @@ class SearchJob(Job):
             io.read_json(io.join(proposal.out, FIGURES)),
             before=self._weights(run, before[-1]) if before else None,
             folder=name,
-            used=there + self._size(there),
+            used=there + planned.count,
             most=self.most,
             enough=self.enough,
             tolerance=self.tolerance,
@@ -228,7 +238,10 @@ class SearchJob(Job):
         figures = io.read_json(run.path(one.folder, "propose", FIGURES))
         return dict(figures["mixtures"]["proposed"]["weights"])
 
-    def _size(self, there: int) -> int:
+    def _size(self, out: str, there: int) -> int:
+        """Mixtures of a round: of one that began, what it began with, whatever the limit was."""
+        if io.exists(io.join(out, CONFIG)):
+            return int(Run(out).config()["config"]["count"])
         return min(self.batch if there else self.first, self.most - there)
 
     def _design(self, run: Run, out: str, number: int, there: int) -> DesignJob:
@@ -243,7 +256,7 @@ class SearchJob(Job):
             }
         return DesignJob(
             domains=run.path(SIZES),
-            count=self._size(there),
+            count=self._size(out, there),
             rules=self._rules(TokenCorpus(*self.corpora)),
             first_index=there + 1,
             seed=self.seed + number - 1,
@@ -293,6 +306,7 @@ class SearchJob(Job):
     def _check(self, run: Run, last: Round) -> Check:
         """Train the proposal, the natural mixture and random ones with seeds of their own."""
         figures = io.read_json(run.path(last.folder, "propose", FIGURES))["mixtures"]
+        self._drop_check_of_another(run, last)
         random = run.path(CHECK, "random")
         if self.check_random:
             run_job(
@@ -321,6 +335,14 @@ class SearchJob(Job):
         surface = Surface.load(run.path(last.folder, "fit"))
         objective = Objective(surface=surface, shares=parse_targets(self.targets, surface.targets))
         return read_check(objective, read_mixtures(mixtures), losses)
+
+    @staticmethod
+    def _drop_check_of_another(run: Run, last: Round) -> None:
+        """A search that goes on checks its new proposal; the check of the old one is over."""
+        marker = run.path(CHECK, "round.json")
+        if io.exists(marker) and io.read_json(marker) != {"folder": last.folder}:
+            io.remove(run.path(CHECK))
+        io.write_json(marker, {"folder": last.folder})
 
     def _publish(self, run: Run, rounds: list[Round], check: Check, corpus: TokenCorpus) -> None:
         last = rounds[-1]
