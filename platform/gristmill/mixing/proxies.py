@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from gristmill.core import io
 from gristmill.core.config import to_dict
-from gristmill.core.errors import BadInputError, RunError
+from gristmill.core.errors import BadInputError, CorruptDataError, RunError
 from gristmill.core.inputs import pin_inputs
 from gristmill.core.job import Job
 from gristmill.core.plan import Plan
@@ -175,6 +175,7 @@ class ProxiesJob(Job):
         named = {i: why for i, why in lacking.items() if not why.startswith(EARLY)}
         if len(named) <= self.max_failed and len(lacking) < total:
             return
+        named = named or dict(lacking)
         shown = "; ".join(f"{index}: {why}" for index, why in list(named.items())[:SHOWN])
         more = f" and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
         raise RunError(
@@ -187,6 +188,12 @@ class ProxiesJob(Job):
     def _publish(self, run: Run, design: Table, targets: tuple[str, ...], outcome: Outcome) -> None:
         kept = [i for i in design.index if i in outcome.results]
         kept = [i for i in kept if outcome.results[i].status == "done"]
+        for i in kept:
+            if lost := sorted(set(targets) - set(outcome.results[i].losses)):
+                raise CorruptDataError(
+                    f"{io.redact(run.path(RESULTS, file_name(i)))} has no loss of {lost[0]}; take "
+                    "it away, and the same command trains that proxy again"
+                )
         write_table(
             run.path(LOSSES),
             [INDEX, *targets],

@@ -34,6 +34,7 @@ SETTINGS = {
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # its state is never read back, so it need not be written
 }
 LAST_LINES = 3
+NOWHERE = "ended without a result: on several machines --out must be storage that all share"
 logger = logging.getLogger(__name__)
 
 
@@ -164,7 +165,7 @@ def run_sweep(sweep: Sweep, execution: Execution) -> Outcome:
     results = load_results(sweep.folder)
     return Outcome(
         results={index: results[index] for index in wanted if index in results},
-        failed={index: why for index, why in failed.items() if index not in results},
+        failed={index: failed.get(index, NOWHERE) for index in pending if index not in results},
         retried=retried,
     )
 
