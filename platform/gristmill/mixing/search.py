@@ -7,7 +7,7 @@ is a job like any other in a folder of its own, so a killed search resumes where
 
 import logging
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -22,7 +22,7 @@ from gristmill.corpora.mixture import Mixture
 from gristmill.corpora.tokens import TokenCorpus
 from gristmill.execution.session import Execution, session
 from gristmill.mixing import design, proxies, search_report
-from gristmill.mixing.check import Check, read_check, write_check_design
+from gristmill.mixing.check import NATURAL, PROPOSED, Check, read_check, write_check_design
 from gristmill.mixing.design import DesignJob
 from gristmill.mixing.dirichlet import Rules
 from gristmill.mixing.fit import FitJob
@@ -317,25 +317,27 @@ class SearchJob(Job):
             )
         mixtures = run.path(CHECK, design.MIXTURES)
         corpus = TokenCorpus(*self.corpora)
-        natural = np.array([[figures["natural"]["weights"][n] for n in corpus.domains]])
+        natural = np.array([[figures[NATURAL]["weights"][n] for n in corpus.domains]])
         # Where a proxy nearly uses its text up, whole sequences cap even the natural mixture.
         fits = cap(natural, self._limits(corpus).proxy)[0].tolist()
         write_check_design(
             mixtures,
             {
-                "proposed": figures["proposed"]["weights"],
-                "natural": dict(zip(corpus.domains, fits, strict=True)),
+                PROPOSED: figures[PROPOSED]["weights"],
+                NATURAL: dict(zip(corpus.domains, fits, strict=True)),
             },
             read_mixtures(io.join(random, design.MIXTURES)) if self.check_random else None,
         )
         losses = []
         for number in range(1, self.check_seeds + 1):
             out = run.path(CHECK, f"seed-{number}")
-            run_job(self._proxies(out, mixtures, self.seed + number, self.training))
+            job = self._proxies(out, mixtures, self.seed + number, self.training)
+            run_job(replace(job, max_failed=self.check_random, required=(PROPOSED, NATURAL)))
             losses.append(read_losses(io.join(out, proxies.LOSSES)))
         surface = Surface.load(run.path(last.folder, "fit"))
         objective = Objective(surface=surface, shares=parse_targets(self.targets, surface.targets))
-        return read_check(objective, read_mixtures(mixtures), losses)
+        guarded = parse_guard(self.guard, surface.targets)
+        return read_check(objective, read_mixtures(mixtures), losses, guarded)
 
     @staticmethod
     def _drop_check_of_another(run: Run, last: Round) -> None:
@@ -367,3 +369,9 @@ class SearchJob(Job):
             beats_natural=f"{wins} of {len(gains)} seeds",
             beats_random=f"{check.wins_over_random} of {check.random}",
         )
+        if rails := figures["rails"]:
+            run.set_summary(
+                rails_expected_kept=figures["rails_kept"],
+                rails_measured_kept=f"{len(rails) - len(check.broken)} of {len(rails)} targets",
+                rails_broken=check.broken,
+            )
