@@ -153,7 +153,7 @@ def test_a_later_design_keeps_off_an_earlier_one(tmp_path):
         ([("books", 5), ("code", 0)], "domain 'code' is empty"),
         ([("books", 5), ("books", 6)], "'books' twice"),
         ([("books", 5), ("code", "many")], "'many', not a number"),
-        ([("books", 5), ("code", "nan")], "domain 'code' is empty"),
+        ([("books", 5), ("code", "nan")], "the tokens of domain 'code' are nan"),
     ],
 )
 def test_bad_sizes(tmp_path, rows, said):

@@ -203,6 +203,26 @@ def test_one_that_diverged_may_be_left_out(finished, corpus, tmp_path):
     assert "the loss is nan" in (tmp_path / "o" / "report.html").read_text()
 
 
+def test_a_row_that_must_have_losses(finished, corpus, tmp_path):
+    for name, required in (("a", ("2", "3")), ("b", ("3",))):
+        asked = dataclasses.replace(
+            job(finished, corpus, tmp_path / name, max_failed=4), required=required
+        )
+        for index in "134":
+            source = finished / "o" / RESULTS / f"{index}.json"
+            (tmp_path / name / RESULTS).mkdir(parents=True, exist_ok=True)
+            with Run(asked.out).open(asked):
+                (tmp_path / name / RESULTS / f"{index}.json").write_bytes(source.read_bytes())
+        Result(
+            index="2", status="diverged", step=4, tokens=1, seconds=1.0, why="the loss is nan"
+        ).save(str(tmp_path / name / RESULTS))
+        if name == "a":
+            with pytest.raises(RunError, match="1 of 4 proxies have no losses: 2: the loss is nan"):
+                run_job(asked)
+        else:
+            assert run_job(asked).done()["summary"]["proxies"] == 3
+
+
 def test_patience_makes_no_other_job(corpus, tmp_path):
     plain = job(tmp_path, corpus, tmp_path / "o")
     assert config_hash(plain) == config_hash(job(tmp_path, corpus, tmp_path / "o", max_failed=3))

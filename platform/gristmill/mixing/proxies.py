@@ -50,6 +50,8 @@ class ProxiesJob(Job):
     Those have no losses in the end, so the fit sees fewer bad mixtures. Empty: none end early."""
     max_failed: int = 0
     """Proxies that may lack losses in the end, failed or diverged; with more, the job fails."""
+    required: tuple[str, ...] = ()
+    """Rows of the design that must have losses, however many others may lack them."""
     execution: Execution = Execution()
     """Where it runs, and how many proxies at once."""
 
@@ -173,9 +175,10 @@ class ProxiesJob(Job):
 
     def _require_enough(self, run: Run, lacking: Mapping[str, str], total: int) -> None:
         named = {i: why for i, why in lacking.items() if not why.startswith(EARLY)}
-        if len(named) <= self.max_failed and len(lacking) < total:
+        must = {index: lacking[index] for index in self.required if index in lacking}
+        if len(named) <= self.max_failed and len(lacking) < total and not must:
             return
-        named = named or dict(lacking)
+        named = must | (named or dict(lacking))
         shown = "; ".join(f"{index}: {why}" for index, why in list(named.items())[:SHOWN])
         more = f" and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
         raise RunError(
