@@ -92,7 +92,8 @@ def judge(
     natural = np.array([figures["mixtures"]["natural"]["weights"][n] for n in surface.domains])
     value, gain = figures["mixtures"]["proposed"]["value"], figures["gain"]["mean"]
     rails = figures.get("rails", {})
-    promise = expected_improvement(objective, value, natural, caps, rails)
+    best = figures["mixtures"]["optimum"]["value"]
+    promise = expected_improvement(objective, best, natural, caps, rails)
     spearman, of_targets = held_out_spearman(objective)
     change = -1.0
     if before is not None:
