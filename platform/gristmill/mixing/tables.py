@@ -9,6 +9,7 @@ import csv
 import io as texts
 import logging
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from gristmill.regressors.base import Array
 
 INDEX = "index"
 SHOWN = 5
+SEPARATORS = (";", "\t", "|")
 SUM_TOLERANCE = 1e-6
 MOST_DRIFT = 0.01
 """No rounding excuses a sum further from 1 than this."""
@@ -64,8 +66,11 @@ def read_table(uri: str, what: str) -> Table:
     where = io.redact(uri)
     header, lines = _lines(uri, where)
     if INDEX not in header:
+        other = next((mark for mark in SEPARATORS if mark in "".join(header)), "")
+        hint = f" It seems to be separated by {other!r}: write commas" if other else ""
         raise BadInputError(
-            f"{where} has no column {INDEX!r}; its columns are {_some(header)}. Name the rows in it"
+            f"{where} has no column {INDEX!r}; its columns are {_some(header)}. Name the rows in "
+            f"it.{hint}"
         )
     if again := _repeated(header):
         raise BadInputError(f"{where} has the column {again[0]!r} more than once")
@@ -242,7 +247,7 @@ def _row_keys(given: Sequence[str]) -> list[tuple[int, int, str]]:
 
 
 def _repeated(names: Sequence[str]) -> list[str]:
-    return [name for name in dict.fromkeys(names) if list(names).count(name) > 1]
+    return [name for name, count in Counter(names).items() if count > 1]
 
 
 def _some(names: Sequence[str]) -> str:
