@@ -212,11 +212,8 @@ def _tune(
 
     for name in ("ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # failures are told below, once
-    scheduler = (
-        ASHAScheduler(max_t=PIECES, grace_period=ASHA_GRACE, reduction_factor=ASHA_FACTOR)
-        if sweep.asha
-        else FIFOScheduler()
-    )
+    asha = {"max_t": PIECES, "grace_period": ASHA_GRACE, "reduction_factor": ASHA_FACTOR}
+    scheduler = ASHAScheduler(**asha) if sweep.asha else FIFOScheduler()
     watch = _watch(sweep, progress)
     trainable = tune.with_resources(
         tune.with_parameters(_trainable(), sweep=sweep), {"cpu": sweep.cpus, "gpu": sweep.gpus}

@@ -65,6 +65,32 @@ def read_table(uri: str, what: str) -> Table:
     """
     where = io.redact(uri)
     header, lines = _lines(uri, where)
+    names = _columns(header, where, what)
+    if not lines:
+        raise BadInputError(f"{where} has no rows")
+    given, rows = [], []
+    for number, line in enumerate(lines, 2):
+        if len(line) != len(header):
+            raise BadInputError(
+                f"{where}, line {number} has {len(line)} cells for {len(header)} columns"
+            )
+        cells = dict(zip(header, line, strict=True))
+        given.append(_index_of(cells[INDEX], where, number))
+        rows.append([_number(cells[n], where, given[-1], what, n) for n in names])
+    if again := _repeated(given):
+        raise BadInputError(f"{where} has the {INDEX} {_some(again)} more than once")
+    order = sorted(range(len(given)), key=_row_keys(given).__getitem__)
+    return Table(
+        source=where,
+        index=tuple(given[i] for i in order),
+        columns=tuple(names),
+        values=np.array(rows, np.float64)[order],
+        given=tuple(given),
+    )
+
+
+def _columns(header: Sequence[str], where: str, what: str) -> list[str]:
+    """The names beside the index, sorted."""
     if INDEX not in header:
         other = next((mark for mark in SEPARATORS if mark in "".join(header)), "")
         hint = f" It seems to be separated by {other!r}: write commas" if other else ""
@@ -79,27 +105,7 @@ def read_table(uri: str, what: str) -> Table:
         raise BadInputError(f"{where} has no column of a {what} beside {INDEX!r}")
     if "" in names:
         raise BadInputError(f"{where}: a column has no name; give each {what} one")
-    if not lines:
-        raise BadInputError(f"{where} has no rows")
-    given, rows = [], []
-    for number, line in enumerate(lines, 2):
-        if len(line) != len(header):
-            raise BadInputError(
-                f"{where}, line {number} has {len(line)} cells for {len(header)} columns"
-            )
-        cells = dict(zip(header, line, strict=True))
-        given.append(_index_of(cells[INDEX], where, number))
-        rows.append([_number(cells[n], where, given[-1], what, n) for n in sorted(names)])
-    if again := _repeated(given):
-        raise BadInputError(f"{where} has the {INDEX} {_some(again)} more than once")
-    order = sorted(range(len(given)), key=_row_keys(given).__getitem__)
-    return Table(
-        source=where,
-        index=tuple(given[i] for i in order),
-        columns=tuple(sorted(names)),
-        values=np.array(rows, np.float64)[order],
-        given=tuple(given),
-    )
+    return sorted(names)
 
 
 def read_mixtures(uri: str) -> Table:
