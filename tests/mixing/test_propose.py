@@ -53,6 +53,20 @@ def test_caps_hold_and_the_uncapped_optimum_stands_beside(model, sizes, tmp_path
     assert 0 < gain["lo"] < gain["mean"] < gain["hi"]
 
 
+def test_a_hundred_domains_are_searched_without_trying_every_pair():
+    random = np.random.default_rng(0)
+    best = simplex.cap(random.dirichlet(np.full(100, 0.2), 1), np.full(100, 0.2))[0]
+    scale, tried = random.uniform(0.5, 2, 100), [0]
+
+    def cost(rows):
+        tried[0] += len(rows)
+        return ((rows - best) ** 2 * scale).sum(1)
+
+    found = simplex.search(cost, np.full((1, 100), 0.01), np.full(100, 0.2))
+    assert found.cost < 1e-4
+    assert tried[0] < 200_000
+
+
 def test_the_optimum_of_the_law_itself(model, sizes, tmp_path):
     """Of books alone the loss falls with the effective amount, which is linear: pile on books."""
     _, found = propose(model, tmp_path, domains=sizes, targets=("books_loss",))

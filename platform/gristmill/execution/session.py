@@ -85,6 +85,14 @@ def _local_cpus(execution: Execution) -> int:
     return max(len(os.sched_getaffinity(0)), execution.workers, 1)
 
 
+def node_rooms() -> list[tuple[float, float]]:
+    """CPUs and GPUs of each machine of the cluster that this process has joined."""
+    import ray
+
+    there = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [(float(r.get("CPU", 0)), float(r.get("GPU", 0))) for r in there]
+
+
 def cluster_cpus() -> int:
     """CPUs of the cluster that this process has joined."""
     import ray

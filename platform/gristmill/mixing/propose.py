@@ -16,7 +16,7 @@ from gristmill.mixing import propose_report, simplex, sizes
 from gristmill.mixing.easing import eased
 from gristmill.mixing.front import Front, trace
 from gristmill.mixing.objective import Objective, parse_rails, parse_targets
-from gristmill.mixing.surface import Surface, identity_of
+from gristmill.mixing.surface import Interval, Surface, identity_of
 from gristmill.mixing.tables import write_mixtures, write_table
 from gristmill.mixing.threads import one_thread
 from gristmill.regressors.base import Array
@@ -213,14 +213,7 @@ def describe(
             "lo": float(value[i] - half[i]),
             "hi": float(value[i] + half[i]),
             "weights": dict(zip(surface.domains, map(float, rows[i]), strict=True)),
-            "targets": {
-                t: {
-                    "mean": float(p.mean[i]),
-                    "lo": float(p.mean[i] - p.half[i]),
-                    "hi": float(p.mean[i] + p.half[i]),
-                }
-                for t, p in targets.items()
-            },
+            "targets": {t: _band(p, i) for t, p in targets.items()},
         }
         for i, name in enumerate(names)
     }
@@ -239,6 +232,11 @@ def describe(
         "gain": {"mean": gain, "lo": gain - width, "hi": gain + width},
         "mixtures": mixtures,
     }
+
+
+def _band(found: Interval, row: int) -> dict[str, float]:
+    mean, half = float(found.mean[row]), float(found.half[row])
+    return {"mean": mean, "lo": mean - half, "hi": mean + half}
 
 
 def _write_front(run: Run, front: Front, domains: tuple[str, ...]) -> None:
