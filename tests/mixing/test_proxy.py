@@ -96,7 +96,11 @@ def test_regmix_settings_by_default():
 
 
 def test_the_vocabulary_is_the_corpus_and_flags_win():
+    usual = Training(preset="demo").settings(2000)
+    assert usual.rate(usual.warmup_steps) == usual.lr > 0
+    assert 0 < usual.rate(usual.steps - 1) < usual.lr / 100 < usual.rate(usual.steps // 2)
     found = Training(preset="demo", steps=30, seq_len=512, batch_size=2).settings(2000)
+    assert found.decay_steps == int(30 * usual.decay_steps / usual.steps) > 0
     assert found.model.vocab_size == 2048
     assert (found.steps, found.seq_len, found.batch_size) == (30, 512, 2)
     assert found.model.context_length == 512

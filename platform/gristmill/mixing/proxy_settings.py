@@ -101,7 +101,8 @@ class Training:
     preset: str = "demo"
     """Model: demo, regmix-1m, regmix-60m, another preset, or a JSON file of ModelConfig fields."""
     steps: int = 0
-    """Optimiser steps; 0: the preset's (RegMix: 1,000). The warm-up is at most a tenth of them."""
+    """Optimiser steps; 0: the preset's (RegMix: 1,000). The warm-up is at most a tenth of them, a
+    decay at the end keeps its share."""
     batch_size: int = 0
     """Sequences a step; 0: the preset's (RegMix: 512)."""
     seq_len: int = 0
@@ -152,14 +153,17 @@ class Training:
         """All numbers, for a corpus's vocabulary: rows for other ids would never be used.
 
         Raises:
-            BadInputError: The model's file is not one.
+            BadInputError: The model's file is not one, or numbers do not fit together.
         """
         rows = -(-vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
         model = dataclasses.replace(_model(self.preset), vocab_size=rows)
-        changed = {**LIGHT.get(self.preset, {})}
+        usual = LIGHT.get(self.preset, {})
+        changed = {**usual}
         for name in (*SIZES, "lr"):
             if value := getattr(self, name):
                 changed[name] = value
+        if changed.get("decay_steps") and self.steps:  # the same share of the steps
+            changed["decay_steps"] = int(usual["decay_steps"] * self.steps // usual["steps"])
         found = ProxySettings(model=model, **changed)  # type: ignore[arg-type]
         context = max(model.context_length, found.seq_len)
         return dataclasses.replace(
