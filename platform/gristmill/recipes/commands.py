@@ -83,6 +83,10 @@ COMMANDS: dict[str, dict[str, Command]] = {
         ),
     },
     "lm": {
+        "train": Command(
+            help="a language model on a mixture's stream; torch or DeepSpeed, resumable anywhere",
+            job="gristmill.training.lm.job:TrainLmJob",
+        ),
         "describe": Command(
             help="parameters, FLOPs and memory of a language model, without building it",
             job="gristmill.models.lm.describe:DescribeJob",
