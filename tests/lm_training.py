@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import pickle
 import subprocess
 import sys
 import tempfile
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from made_corpora import _write_shard, vocabulary
 
+from gristmill.core.config import from_dict, to_dict
 from gristmill.corpora.corpus import MANIFEST, manifest_of
 from gristmill.execution.session import source_root
 from gristmill.models.lm.config import ModelConfig
@@ -34,7 +34,9 @@ def write_small_tokens(folder, *, train=20_000, validation=600, sha256="b" * 64,
             row = np.zeros(total, vocab.dtype)
             noise = choose.integers(0, 4, total)
             for i in range(1, total):
-                row[i] = 0 if i % 10 == 9 else (int(row[i - 1]) * (2 * number + 3) + noise[i]) % 95 + 1
+                row[i] = (
+                    0 if i % 10 == 9 else (int(row[i - 1]) * (2 * number + 3) + noise[i]) % 95 + 1
+                )
             shard = _write_shard(folder, f"tokens/{domain}/{split}/000000", row)
             listed[domain, split] = [shard]
     manifest = manifest_of("tokens", listed, vocabulary=asdict(vocab), documents_sha256="")
@@ -42,7 +44,9 @@ def write_small_tokens(folder, *, train=20_000, validation=600, sha256="b" * 64,
     return str(folder)
 
 
-def spec_for(corpus, checkpoints, *, engine="torch", bf16=False, micro=2, optimization=None, **fields):
+def spec_for(
+    corpus, checkpoints, *, engine="torch", bf16=False, micro=2, optimization=None, **fields
+):
     """What `gristmill lm train` would hand to the ranks."""
     from gristmill.training.lm.engine import EngineSpec
     from gristmill.training.lm.guard import Guard
@@ -51,7 +55,7 @@ def spec_for(corpus, checkpoints, *, engine="torch", bf16=False, micro=2, optimi
 
     how = EngineSpec(
         name=engine, bf16=bf16, offload=fields.pop("offload", False), micro_batch_size=micro,
-        micro_batches=1, optimization=optimization or Optimization(lr=3e-3, warmup_share=0.1),
+        micro_batches=1, optimization=optimization or Optimization(lr=1e-2, warmup_share=0.1),
     )  # fmt: skip
     base = LmSpec(
         model=MODEL, init="", corpora=(str(corpus),), mixture=MIXTURE, seq_len=16, batch_size=12,
@@ -78,16 +82,16 @@ def train_here(spec, **fields):
 def train_ranks(world, specs, **env):
     """Several trainings, one after another, by the same group of ranks; rank 0's records of each."""
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "specs").write_bytes(pickle.dumps(specs))
+        Path(folder, "specs").write_text(json.dumps([to_dict(spec) for spec in specs]))
         paths = os.pathsep.join([source_root(), os.path.dirname(__file__)])
-        ranks = [
-            subprocess.Popen(
-                [sys.executable, "-m", "lm_training", folder, str(rank), str(world)],
-                env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **env},
-                stdout=Path(folder, f"log{rank}").open("wb"), stderr=subprocess.STDOUT,
-            )  # fmt: skip
-            for rank in range(world)
-        ]
+        ranks = []
+        for rank in range(world):
+            words = [sys.executable, "-m", "lm_training", folder, str(rank), str(world)]
+            environ = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **env}
+            with Path(folder, f"log{rank}").open("wb") as log:
+                ranks.append(
+                    subprocess.Popen(words, env=environ, stdout=log, stderr=subprocess.STDOUT)
+                )
         codes = [rank.wait(280) for rank in ranks]
         logs = "".join(Path(folder, f"log{r}").read_text()[-3000:] for r in range(world))
         assert codes == [0] * world, logs
@@ -104,7 +108,7 @@ def _rank(folder, rank, world):
     store = torch.distributed.FileStore(f"{folder}/store", world)
     torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=world)
     place = Place(rank=rank, world_size=world, device=torch.device("cpu"))
-    for spec in pickle.loads(Path(folder, "specs").read_bytes()):
+    for spec in from_dict(json.loads(Path(folder, "specs").read_text())):
         records = []
         train(spec, place, records.append)
         if rank == 0:

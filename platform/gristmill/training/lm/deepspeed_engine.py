@@ -40,8 +40,9 @@ class DeepSpeedEngine(Engine):
         self._deepspeed = deepspeed
         self.stage = int(spec.name.removeprefix("zero"))
         self._shapes = {name: tuple(p.shape) for name, p in trained_parameters(model).items()}
-        # DeepSpeed clips nothing where it adds no optimizer of its own: then we do, see `step`.
-        self._bare = self.stage == 0 and not spec.bf16
+        # Stage 0 adds no optimizer of its own: weights are float32, under autocast in bf16, and
+        # clipping and refusing a gradient are ours.
+        self._bare = self.stage == 0
         on_gpu = place.device.type == "cuda"
         optimizer = make_optimizer(model, spec.optimization, fused=on_gpu and not spec.offload)
         self._fused = bool(optimizer.defaults["fused"])
@@ -51,7 +52,7 @@ class DeepSpeedEngine(Engine):
         self._params = trained_parameters(model)
 
     def _config(self) -> dict[str, Any]:
-        spec = self.spec
+        spec, sharded = self.spec, self.spec.bf16 and not self._bare
         zero: dict[str, Any] = {"stage": self.stage}
         if spec.offload and self.stage:
             zero["offload_optimizer"] = {"device": "cpu"}
@@ -59,7 +60,7 @@ class DeepSpeedEngine(Engine):
             "train_micro_batch_size_per_gpu": spec.micro_batch_size,
             "gradient_accumulation_steps": spec.micro_batches,
             "gradient_clipping": 0.0 if self._bare else spec.optimization.clip,
-            "bf16": {"enabled": spec.bf16, **({"check_grad_overflow": True} if spec.bf16 else {})},
+            "bf16": {"enabled": sharded, **({"check_grad_overflow": True} if sharded else {})},
             "data_types": {"grad_accum_dtype": "fp32"},
             "zero_optimization": zero,
             "zero_allow_untested_optimizer": True,  # torch's AdamW: DeepSpeed's own compile first
@@ -69,7 +70,9 @@ class DeepSpeedEngine(Engine):
 
     def forward(self, rows: Tensor, *, reduction: "Reduction" = "sum") -> Tensor:
         """Cross entropy; in bf16 the weights are bf16, with float32 masters in the optimizer."""
-        loss: Tensor = self._engine(*inputs_and_targets(rows), reduction=reduction)
+        kind, on = self.place.device.type, self.spec.bf16 and self._bare
+        with torch.autocast(kind, dtype=torch.bfloat16, enabled=on):
+            loss: Tensor = self._engine(*inputs_and_targets(rows), reduction=reduction)
         return loss
 
     def backward(self, loss: Tensor, *, last: bool, discard: bool = False) -> None:
@@ -107,6 +110,8 @@ class DeepSpeedEngine(Engine):
 
     def capture(self, mine: frozenset[str]) -> Iterator[tuple[str, ParamState]]:
         """See Engine; one parameter at a time is whole on the ranks."""
+        if self._has_states():
+            self._link()
         for name, parameter in self._params.items():
             parts = {kind: self._whole(parameter, kind) for kind in ("param", *MOMENTS)}
             if name in mine:
@@ -164,9 +169,14 @@ class DeepSpeedEngine(Engine):
             flat = optimizer.fp32_groups_flat_partition if flat is None else flat
         for value in flat:
             self._inner().state[value] = fresh_state(value, applied, fused=self._fused)
+        self._link()
+
+    def _link(self) -> None:
+        """Tell each parameter where its moments lie. DeepSpeed 0.19 does so once, after the first
+        parameter group's first step, when the second group has none yet."""
         if self.stage < 3 and not self._bare:
-            optimizer._hp_optimizer_states_linked = False
-            optimizer._lazy_init_hp_params_optimizer_state()
+            self._engine.optimizer._hp_optimizer_states_linked = False
+            self._engine.optimizer._lazy_init_hp_params_optimizer_state()
 
     def _set(self, parameter: Tensor, value: Tensor, key: str) -> None:
         value = value.to(self.place.device)
@@ -211,6 +221,9 @@ def _import(place: Place) -> Any:
     except ImportError as error:
         raise MissingExtraError("deepspeed", "deepspeed") from error
     deepspeed.logger.setLevel("ERROR")
+    if place.device.type == "cpu":  # else it compiles C++ for a minute, of use to inference only
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    os.environ.setdefault("LOCAL_RANK", str(place.rank))  # it insists; Ray Train sets it
     if not torch.distributed.is_initialized():  # a single rank
         backend = "gloo" if place.device.type == "cpu" else "nccl"
         store = torch.distributed.HashStore()
