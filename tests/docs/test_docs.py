@@ -28,7 +28,7 @@ def test_links_lead_somewhere(page):
 def test_commands_named_exist(page):
     from gristmill.recipes.commands import COMMANDS
 
-    for group, verb in re.findall(r"gristmill (pool|clip) ([a-z]+)", page.read_text()):
+    for group, verb in re.findall(r"gristmill (pool|clip|lm|corpus) ([a-z-]+)", page.read_text()):
         assert verb in COMMANDS[group], f"{group} {verb}"
 
 
@@ -38,7 +38,7 @@ def blocks(page, language):
 
 def sh(line, folder):
     done = subprocess.run(
-        ["bash", "-ec", re.sub(r"\bgristmill (?=pool|clip|demo)", f"{COMMAND} ", line)],
+        ["bash", "-ec", re.sub(r"\bgristmill (?=pool|clip|corpus|lm|demo)", f"{COMMAND} ", line)],
         cwd=folder, env=environment(), capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, f"{line}\n{done.stdout[-1500:]}{done.stderr[-1500:]}"
@@ -90,3 +90,13 @@ def test_the_readmes_tour_runs_as_written(tmp_path):
             shlex.split(line)
             sh(line, tmp_path)
     assert (tmp_path / "runs" / "tour" / "bundle" / "MANIFEST").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_guide_to_language_models_runs_as_written(tmp_path):
+    guide = ROOT / "docs" / "guides" / "lm-training.md"
+    for line in blocks(guide, "bash")[0].strip().splitlines():
+        sh(line, tmp_path)
+    assert (tmp_path / "m" / "DONE").exists()
+    assert (tmp_path / "g" / "texts.jsonl").exists()
