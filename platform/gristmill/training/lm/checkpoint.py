@@ -37,7 +37,9 @@ class Progress:
     position: int = 0
     """The stream's step to be read next; ahead of `step` by what rewinds passed over."""
     applied: int = 0
-    """Updates of the weights: steps that were not skipped."""
+    """Updates the weights have had, those before a start from a checkpoint of others too."""
+    skipped: int = 0
+    """Steps without an update."""
     order: str = ""
     """Hash chain over all that was read."""
     drawn: dict[str, int] = field(default_factory=dict)

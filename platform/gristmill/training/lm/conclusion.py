@@ -91,7 +91,7 @@ def _summary(
         "engine": runs[-1]["engine"] if runs else None,
         "num_workers": manifest["world_size"],
         "order": progress["order"],
-        "skipped_steps": progress["step"] - progress["applied"],
+        "skipped_steps": progress["skipped"],
         "rewinds": progress["rewinds"],
         "restarts": max(len(lines_of(metrics, "start")) - len(runs), 0),
         "model": MODEL,

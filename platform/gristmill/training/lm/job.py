@@ -54,7 +54,8 @@ class TrainLmJob(Job):
     seed: int = 0
     """Of the weights and of the order."""
     init: str = ""
-    """Folder of a model to start from; empty: fresh weights."""
+    """Folder of a model to start from, or DeepSpeed's universal checkpoint, whose moments are taken
+    too; empty: fresh weights."""
     precision: Precision = "auto"
     """auto: bf16 on GPUs, fp32 on CPUs."""
     optimization: Optimization = field(default_factory=Optimization)

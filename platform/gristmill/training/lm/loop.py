@@ -24,6 +24,7 @@ from gristmill.training.lm.checkpoint import Progress
 from gristmill.training.lm.clock import Clock
 from gristmill.training.lm.engine import EngineSpec, make_engine, shares, with_micro_batches
 from gristmill.training.lm.guard import Guard
+from gristmill.training.lm.universal import is_universal, read_universal, updates_applied
 from gristmill.training.lm.validation import Validation
 from gristmill.training.place import Place
 
@@ -144,6 +145,7 @@ class Trainer:
         self._count(rows)
         if fault and self._bad(fault, loss):
             return False
+        now.skipped += bool(fault)
         if not fault:
             now.recent = [*now.recent, loss][-spec.guard.spike_window :]
             now.bad_steps, now.applied = 0, now.applied + 1
@@ -241,7 +243,7 @@ class Trainer:
         if self.place.world_size > 1:
             torch.distributed.broadcast_object_list(found, src=0, device=self.place.device)
         if not found[0]:
-            return Progress(order=batches.ORDER_START)
+            return self._begin()
         folder = self.spec.checkpoints
         manifest = checkpoint.read_manifest(folder, found[0], model=self.spec.model)
         progress = Progress(**manifest["progress"])
@@ -249,13 +251,21 @@ class Trainer:
         self.engine.restore(states, progress.applied)
         return progress
 
+    def _begin(self) -> Progress:
+        """At step 0; a universal checkpoint brings moments along."""
+        applied, source = 0, self.spec.init
+        if is_universal(source):
+            applied = updates_applied(source, self.spec.model)
+            self.engine.restore(read_universal(source, self.spec.model), applied)
+        return Progress(order=batches.ORDER_START, applied=applied)
+
 
 def build_model(spec: LmSpec, place: Place) -> Any:
     """The model where it starts, on this rank's device."""
     from gristmill.models.lm import checkpoint as model_folder
 
     device = str(place.device)
-    if spec.init:
+    if spec.init and not is_universal(spec.init):
         model = model_folder.load(spec.init, device=device, expect=spec.model).float()
         model.tie()
     else:

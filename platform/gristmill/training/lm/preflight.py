@@ -11,6 +11,7 @@ from gristmill.corpora.stream import TokenStream
 from gristmill.corpora.tokenizer import FILE, content_hash
 from gristmill.corpora.tokens import TokenCorpus
 from gristmill.models.lm.config import ModelConfig
+from gristmill.training.lm.universal import is_universal
 from gristmill.training.lm.validation_domains import validated
 
 if TYPE_CHECKING:
@@ -84,6 +85,8 @@ def check_start(folder: str, model: ModelConfig, corpus: TokenCorpus) -> None:
     """
     from gristmill.core import config as configs
 
+    if is_universal(folder):
+        return  # its shapes are compared as it is read; it does not say which tokenizer it knows
     uri = io.join(folder, "model.json")
     if not io.exists(uri):
         raise BadInputError(f"no model at {io.redact(folder)}: it has no model.json")
