@@ -108,3 +108,22 @@ def test_bf16_and_offload_learn_too(plain, corpus, tmp_path):
         close(losses(records), losses(plain[0]), 0.05)
     for records in found[4:]:
         close(losses(records), losses(plain[0]), 1e-4)
+
+
+@pytest.mark.slow
+def test_three_ranks_cut_what_three_does_not_divide(plain, corpus, tmp_path):
+    """Parts of unequal length, written by three ranks and read back by them."""
+    pytest.importorskip("deepspeed")
+    specs = []
+    for stage in STAGES:
+        specs.append(spec_for(corpus, tmp_path / stage, engine=stage, checkpoint_every=24))
+        shutil.copytree(plain[1] / "step-00000008", tmp_path / stage / "step-00000008")
+        specs.append(spec_for(corpus, tmp_path / f"n-{stage}", engine=stage))
+    expected = losses(plain[0])
+    for records in train_ranks(3, specs, DS_ACCELERATOR="cpu"):
+        first = of_kind(records, "start")[0]["step"]
+        close(losses(records), {s: v for s, v in expected.items() if s >= first}, 1e-4)
+    for stage in STAGES:
+        shutil.rmtree(tmp_path / f"n-{stage}" / "step-00000024")
+        again = train_here(spec_for(corpus, tmp_path / f"n-{stage}"))
+        close(losses(again), {s: v for s, v in expected.items() if s >= 16}, 1e-4)

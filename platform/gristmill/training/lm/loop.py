@@ -271,7 +271,7 @@ def build_model(spec: LmSpec, place: Place) -> Any:
     else:
         model = spec.model.build(device=device, seed=spec.seed)
     model.recompute_blocks = spec.recompute
-    if spec.compile and place.device.type == "cuda":
+    if spec.compile and place.device.type == "cuda" and spec.engine.name != "zero3":
         model.compile()
     return model
 
