@@ -100,7 +100,7 @@ def _amounts(
         ("ranks", f"{workers} by {where.engine}, {-(-rows // micro)} micro-batches of {micro}"),
         ("rate", f"{peak:.3g} at its peak, {job.optimization.schedule}"),
         ("compute", f"{flops:.2e} FLOPs, forward and backward"),
-        ("memory", f"{human_bytes(on_card)} a GPU in bf16 or as set: weights "
+        ("memory", f"{human_bytes(on_card)} a GPU: weights "
                    f"{human_bytes(memory.weights)}, gradients {human_bytes(memory.gradients)}, "
                    f"optimizer {human_bytes(memory.optimizer)}"
                    f"{' (in the host)' if where.offload else ''}, activations "
