@@ -80,8 +80,7 @@ class DeepSpeedEngine(Engine):
         del last  # it counts the micro-batches itself
         scale = self.place.world_size * self.spec.micro_batches
         self._engine.backward(loss * (math.nan if discard else scale))
-        self._took = self._engine.is_gradient_accumulation_boundary()
-        if not self._took:
+        if not self._engine.is_gradient_accumulation_boundary():
             self._engine.step()  # between micro-batches it only counts
 
     def step(self, lr: float) -> float:
