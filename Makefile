@@ -15,7 +15,7 @@ setup: $(STAMP)  ## a .venv with the gristmill command in it
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check --upgrade "pip>=24" wheel
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[clip,lm,s3,fetch,dev]"
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[clip,lm,eval,s3,fetch,dev]"
 	touch $@
 
 demo: $(STAMP)  ## the main job on the embedded pool, about five minutes on two cores
