@@ -69,7 +69,6 @@ class AttentionSink(Probe):
         by_head = {"star": 0, "1": self.extra_key} if self.extra_key else {"1": 0}
         return {
             "sequences": self._sink.count,
-            "epsilon": EPSILON,
             "proxy_scores": not self.exact,
             **{f"sink_{n}": x for n, x in zip(names, self._sink.mean, strict=True)},
             **{f"sink_{n}_standard_error": e for n, e in zip(names, errors, strict=True)},

@@ -47,13 +47,12 @@ class EffectiveDimension(Probe):
         self._tokens += losses_BT[:, SKIPPED:].numel()
 
     def result(self) -> dict[str, Any]:
-        """dimension by layer, and the tokens it rests on."""
+        """d_0.8 by layer, and the tokens it rests on."""
         found = [self._dimension(layer) for layer in sorted(self._sums)]
         return {
-            "share": SHARE,
             "tokens": self._tokens,
             "width": self.config.width,
-            "dimension": found,
+            f"d_{SHARE}": found,
             "mean": sum(found) / len(found),
         }
 

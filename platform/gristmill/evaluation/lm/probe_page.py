@@ -9,7 +9,7 @@ from gristmill.core.report import Report
 CURVES = {
     "loss": ("nats_by_place",),
     "massive_activation": ("hidden", "keys", "values"),
-    "effective_dimension": ("dimension",),
+    "effective_dimension": ("d_0.8",),
     "feature_diversity": ("diversity", "share"),
 }
 """Which lists are drawn; of probes of your own all that are flat."""
