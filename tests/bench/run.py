@@ -35,6 +35,7 @@ def main():
     parser.add_argument("--out", default=str(ROOT / "runs" / "bench"))
     chosen = parser.parse_args()
     import demo_seeds
+    import lm_modules
     import pool_scale
     import pool_speed
     import reshard_speed
@@ -46,6 +47,7 @@ def main():
         "filter-growth": pool_scale.run,
         "reshard": reshard_speed.run,
         "documents": text_speed.run,
+        "lm-modules": lm_modules.run,
     }
     for name in chosen.sections or sections:
         text = sections[name](Path(chosen.out) / name, heading)
