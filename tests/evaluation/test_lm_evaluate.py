@@ -166,9 +166,13 @@ def test_what_cannot_be_right_is_refused_before_the_start(world, tmp_path):
     assert "tokens" in job(world, tmp_path).plan().text()
 
 
-def test_a_model_without_tokenizer_is_warned_of(world, tmp_path):
-    write_model(tmp_path / "bare", tokenizer="")
-    assert "no tokenizer.json" in job(world, tmp_path, model=str(tmp_path / "bare")).plan().text()
+def test_a_training_runs_folder_says_its_vocabulary(world, tmp_path):
+    write_model(tmp_path / "run" / "model", tokenizer="")
+    run = job(world, tmp_path, model=str(tmp_path / "run"))
+    assert "no tokenizer.json" in run.plan().text()  # so only the sizes were compared
+    (tmp_path / "run" / "model" / "vocabulary.json").write_text(json.dumps({"sha256": "b" * 64}))
+    with pytest.raises(BadInputError, match="has bbbbbbbbbbbb"):
+        run.plan()
 
 
 @pytest.mark.ray

@@ -33,8 +33,11 @@ class Plain:
     @staticmethod
     def level(counts):
         n = Counter(counts.values())
-        y = n[1] / (n[1] + 2 * n[2])
-        d = {1: 1 - 2 * y * n[2] / n[1], 2: 2 - 3 * y * n[3] / n[2], 3: 3 - 4 * y * n[4] / n[3]}
+        if all(n[i] for i in (1, 2, 3, 4)):
+            y = n[1] / (n[1] + 2 * n[2])
+            d = {i: i - (i + 1) * y * n[i + 1] / n[i] for i in (1, 2, 3)}
+        else:  # so few unigrams that the estimate is not defined
+            d = {1: 0.5, 2: 1.0, 3: 1.5}
         totals, left = defaultdict(int), defaultdict(float)
         for gram, count in counts.items():
             totals[gram[:-1]] += count
@@ -57,6 +60,7 @@ ROWS = [text(4000), text(900, seed=1)]
 
 def test_equals_the_plain_one():
     model, plain = Trigram(ROWS, VOCABULARY), Plain([row.tolist() for row in ROWS])
+    assert [order[1][1] == 0.5 for order in plain.levels] == [True, False, False]
     held = text(600, seed=2).reshape(6, 100)
     held[0, 10:13] = VOCABULARY - 1  # an id that was never seen
     found = model.losses(held)

@@ -48,7 +48,8 @@ class LmEvaluateJob(Job):
 
     uri_fields: ClassVar[tuple[str, ...]] = ("model", "tokenizer", "include_path")
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-    """Folder of a model: model.json and model.safetensors, or config.json of a Llama."""
+    """Folder of a model (model.json and model.safetensors, or config.json of a Llama), or of a
+    training run."""
     corpora: tuple[str, ...] = ()
     """Token corpora, whose validation splits are scored."""
     domains: tuple[str, ...] = ()
@@ -111,7 +112,7 @@ class LmEvaluateJob(Job):
             title=f"evaluate the model in {io.redact(self.model)}",
             writes=[(f"{RESULTS}, {LOSSES}/, {REPORT}", 0)],
             work=work,
-            warnings=() if subject.tokenizer else (UNKNOWN_TOKENIZER,),
+            warnings=() if subject.tokenizer_sha256 else (UNKNOWN_TOKENIZER,),
         )
 
     def execute(self, run: Run) -> None:
@@ -127,7 +128,7 @@ class LmEvaluateJob(Job):
             results["tasks"] = self._tasks(run, subject)
         io.write_json(run.path(RESULTS), results)
         run.add_output(RESULTS)
-        warnings = [] if subject.tokenizer or not self.corpora else [UNKNOWN_TOKENIZER]
+        warnings = [] if subject.tokenizer_sha256 or not self.corpora else [UNKNOWN_TOKENIZER]
         evaluation_page(results, warnings).save(run.path(REPORT))
         run.set_summary(**_summary(results))
 
@@ -154,8 +155,8 @@ class LmEvaluateJob(Job):
             for d in domains
         ]
         scoring = Scoring(
-            model=self.model,
-            sha256=subject.sha256,
+            model=subject.uri,
+            files=subject.files,
             batch_size=self.batch_size,
             precision=self.precision,
         )

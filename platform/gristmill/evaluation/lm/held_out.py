@@ -12,7 +12,7 @@ from gristmill.core import io
 from gristmill.core.errors import BadInputError
 from gristmill.corpora.stream import validation_batch
 from gristmill.corpora.tokens import TokenCorpus
-from gristmill.evaluation.lm.subject import Precision, autocast, load_on_device, subject_of
+from gristmill.evaluation.lm.subject import Precision, autocast, load_on_device, model_files
 from gristmill.evaluation.lm.text_bytes import text_bytes
 from gristmill.execution.slices import Slice, SliceWorker
 from gristmill.models.lm.config import ModelConfig
@@ -54,7 +54,8 @@ class Scoring:
     """Which model, and how it computes."""
 
     model: str
-    sha256: str
+    files: dict[str, str]
+    """Its hashes, see Subject."""
     batch_size: int
     precision: Precision
 
@@ -116,8 +117,7 @@ def load_model(scoring: Scoring, *, gpu: bool) -> "Decoder":
         BadInputError: Its files changed meanwhile.
     """
     model = load_on_device(scoring.model, gpu=gpu)
-    found = subject_of(scoring.model).sha256
-    if found != scoring.sha256:
+    if model_files(scoring.model) != scoring.files:
         raise BadInputError(
             f"{io.redact(scoring.model)} changed while it was evaluated; evaluate again"
         )

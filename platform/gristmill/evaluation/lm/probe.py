@@ -41,7 +41,8 @@ class ProbeJob(Job):
 
     uri_fields: ClassVar[tuple[str, ...]] = ("model", "tokenizer")
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-    """Folder of a model: model.json and model.safetensors, or config.json of a Llama."""
+    """Folder of a model (model.json and model.safetensors, or config.json of a Llama), or of a
+    training run."""
     corpora: tuple[str, ...]
     """Token corpora, whose validation splits are read."""
     probes: tuple[str, ...] = ()
@@ -100,8 +101,8 @@ class ProbeJob(Job):
         pin_input(run, "model", subject.identity)
         pin_input(run, "corpora", corpus.identity())
         scoring = Scoring(
-            model=self.model,
-            sha256=subject.sha256,
+            model=subject.uri,
+            files=subject.files,
             batch_size=self.batch_size,
             precision=self.precision,
         )

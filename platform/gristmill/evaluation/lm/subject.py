@@ -14,6 +14,10 @@ from gristmill.models.lm.config import ModelConfig
 if TYPE_CHECKING:
     from gristmill.models.lm.decoder import Decoder
 
+IN_RUN = "model"
+"""Where a training run keeps its last model."""
+VOCABULARY = "vocabulary.json"
+"""What training writes beside a model: the hash of the tokenizer that its corpora had."""
 Precision = Literal["auto", "fp32", "bf16"]
 
 
@@ -25,6 +29,8 @@ class Subject:
     config: ModelConfig
     tokenizer: str
     """URI of its tokenizer.json; empty when it has none."""
+    tokenizer_sha256: str
+    """The hash that token corpora are pinned by; empty when nothing says it."""
     files: dict[str, str]
     """SHA-256 of configuration and weights, by name."""
 
@@ -39,17 +45,13 @@ class Subject:
         """What pins the model."""
         return {"uri": io.redact(self.uri), "files": self.files}
 
-    def tokenizer_hash(self) -> str:
-        """The hash that token corpora are pinned by; empty when there is no tokenizer."""
-        return content_hash(read_tokenizer(self.tokenizer)) if self.tokenizer else ""
-
     def require_fits(self, corpus: TokenCorpus) -> None:
         """Refuse a corpus whose ids mean something else to the model.
 
         Raises:
             BadInputError: It has another tokenizer, or ids beyond the model's embedding.
         """
-        found, vocabulary = self.tokenizer_hash(), corpus.vocabulary
+        found, vocabulary = self.tokenizer_sha256, corpus.vocabulary
         if found and found != vocabulary.sha256:
             raise BadInputError(
                 f"the corpus has the tokenizer {vocabulary.sha256[:12]}, the model in "
@@ -65,10 +67,10 @@ class Subject:
 
 
 def subject_of(uri: str, tokenizer: str = "") -> Subject:
-    """Read what is in a model's folder, ours or in Hugging Face's format.
+    """Read what is in a model's folder, ours or in Hugging Face's format; not its weights.
 
     Args:
-        uri: The folder.
+        uri: The folder, or that of a training run.
         tokenizer: A tokenizer.json or its folder, instead of the one beside the model.
 
     Raises:
@@ -76,27 +78,47 @@ def subject_of(uri: str, tokenizer: str = "") -> Subject:
     """
     from gristmill.models.lm import checkpoint, hugging_face
 
-    ours = io.exists(io.join(uri, checkpoint.CONFIG))
-    # load_any's own message names what is missing
-    config = checkpoint.read_config(uri) if ours else _config_of_hugging_face(uri)
-    names = [checkpoint.CONFIG if ours else hugging_face.CONFIG]
-    names += [name.rpartition("/")[2] for name in io.list_files(uri, ".safetensors")]
-    beside = io.join(uri, FILE)
+    if not io.exists(io.join(uri, checkpoint.CONFIG)) and io.exists(
+        io.join(uri, IN_RUN, checkpoint.CONFIG)
+    ):
+        uri = io.join(uri, IN_RUN)
+    if io.exists(io.join(uri, checkpoint.CONFIG)):
+        config = checkpoint.read_config(uri)
+    elif io.exists(io.join(uri, hugging_face.CONFIG)):
+        config = hugging_face.read_config(uri)
+    else:
+        raise BadInputError(
+            f"no model at {io.redact(uri)}: it has neither {checkpoint.CONFIG} "
+            f"nor {hugging_face.CONFIG}"
+        )
     if tokenizer and not tokenizer.endswith(".json"):
         tokenizer = io.join(tokenizer, FILE)
+    beside = io.join(uri, FILE)
+    found = tokenizer or (beside if io.exists(beside) else "")
     return Subject(
         uri=uri,
         config=config,
-        tokenizer=tokenizer or (beside if io.exists(beside) else ""),
-        files={name: io.sha256(io.join(uri, name)) for name in names},
+        tokenizer=found,
+        tokenizer_sha256=_hash_of(uri, found, given=bool(tokenizer)),
+        files=model_files(uri),
     )
 
 
-def _config_of_hugging_face(uri: str) -> ModelConfig:
-    from gristmill.models.lm.generate import load_any
+def _hash_of(uri: str, tokenizer: str, *, given: bool) -> str:
+    said = io.join(uri, VOCABULARY)
+    if not given and io.exists(said):
+        return str(io.read_json(said)["sha256"])
+    return content_hash(read_tokenizer(tokenizer)) if tokenizer else ""
 
-    config: ModelConfig = load_any(uri, device="cpu").config
-    return config
+
+def model_files(uri: str) -> dict[str, str]:
+    """SHA-256 of a model's configuration and weights, by name."""
+    from gristmill.models.lm import checkpoint, hugging_face
+
+    ours = io.exists(io.join(uri, checkpoint.CONFIG))
+    names = [checkpoint.CONFIG if ours else hugging_face.CONFIG]
+    names += [name.rpartition("/")[2] for name in io.list_files(uri, ".safetensors")]
+    return {name: io.sha256(io.join(uri, name)) for name in names}
 
 
 def check_uris(uris: tuple[str, ...]) -> tuple[str, ...]:
