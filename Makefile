@@ -15,7 +15,7 @@ setup: $(STAMP)  ## a .venv with the gristmill command in it
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check --upgrade "pip>=24" wheel
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[clip,lm,deepspeed,tensorboard,mix,s3,fetch,dev]"
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[clip,lm,deepspeed,eval,tensorboard,mix,s3,fetch,dev]"
 	touch $@
 
 demo: $(STAMP)  ## both tracks on embedded data, about ten minutes on two cores

@@ -121,6 +121,14 @@ COMMANDS: dict[str, dict[str, Command]] = {
             help="text from a language model's checkpoint",
             job="gristmill.models.lm.generate:GenerateJob",
         ),
+        "evaluate": Command(
+            help="held-out loss by domain beside a trigram's, and tasks of the harness",
+            job="gristmill.evaluation.lm.evaluate:LmEvaluateJob",
+        ),
+        "probe": Command(
+            help="attention sink, massive activations, effective dimension and more",
+            job="gristmill.evaluation.lm.probe:ProbeJob",
+        ),
     },
     "demo": {
         "": Command(
