@@ -7,11 +7,12 @@ Shapes: B sequences, T tokens, H query heads, K key-value heads, S keys, M width
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from gristmill.models.lm.config import ModelConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Shown = Literal["hidden", "attention", "keys", "values"]
 
@@ -33,7 +34,7 @@ class Probe(ABC):
         self.extra_key = int(config.attention_bias in ("sink_token", "k", "kv"))
         """Columns of attention, keys and values before the first token of the text."""
 
-    def see(self, layer: int, what: Shown, shown: Tensor) -> None:  # noqa: B027 - some see none
+    def see(self, layer: int, what: Shown, shown: "Tensor") -> None:  # noqa: B027 - some see none
         """A part of the model at work.
 
         Args:
@@ -44,7 +45,7 @@ class Probe(ABC):
         """
 
     @abstractmethod
-    def end_batch(self, losses_BT: Tensor) -> None:
+    def end_batch(self, losses_BT: "Tensor") -> None:
         """All layers of a batch were shown; its loss a token, in nats."""
 
     @abstractmethod

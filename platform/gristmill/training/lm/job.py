@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 LOGGED_STEPS = 2000
 """Steps are logged so that a run leaves about this many lines."""
 TENTH = 10
+UNSET = ModelConfig(vocab_size=1, width=2, num_layers=1, num_heads=1, ffn_hidden=1)
+"""A configuration not yet filled in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +68,7 @@ class TrainLmJob(Job):
     """Steps between validations; 0: a tenth of the training."""
     validation_sequences: int = 64
     """Most sequences of each domain in a validation."""
-    config: Annotated[ModelConfig, tyro.conf.Suppress] = field(default_factory=lambda: UNSET)
+    config: Annotated[ModelConfig, tyro.conf.Suppress] = UNSET
     """What the preset says; filled in, so that a changed preset is another job."""
     mixture_vocabulary: Annotated[str, tyro.conf.Suppress] = ""
     """Hash of the tokenizer that the mixture's file names, if it does; filled in."""
@@ -205,10 +207,6 @@ class TrainLmJob(Job):
             checkpoint_every=self.checkpoint_every,
             keep_checkpoints=where.keep_checkpoints,
         )
-
-
-UNSET = ModelConfig(vocab_size=1, width=2, num_layers=1, num_heads=1, ffn_hidden=1)
-"""A configuration not yet filled in."""
 
 
 def read_model(name: str) -> ModelConfig:

@@ -29,7 +29,7 @@ class Placement:
     recompute: bool = False
     """Keep only each block's input and compute the block again in backward."""
     compile: bool = True
-    """torch.compile the model; on GPUs only, and not under zero3, whose hooks gather the weights."""
+    """torch.compile the model; on GPUs only, and not under zero3, whose hooks gather weights."""
     checkpoint_every: int = 0
     """Steps between checkpoints; 0: a tenth of the training. Also how much a dead node costs."""
     keep_checkpoints: int = 2
