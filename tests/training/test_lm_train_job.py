@@ -117,7 +117,7 @@ def test_a_disk_too_small_for_the_checkpoints(job_for, monkeypatch):
 
     real = disks.disk_usage("/")
     monkeypatch.setattr(disks, "disk_usage", lambda path: real._replace(free=1000))
-    refused(job_for(), r"checkpoints and model need .* has room for 1000 B; lower --keep")
+    refused(job_for(), r"checkpoints and model need .* has room for [0-9.]+ (B|KiB); lower --keep")
 
 
 # -- the plan --------------------------------------------------------------------------------------
