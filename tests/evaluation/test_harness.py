@@ -155,7 +155,8 @@ PI = dataclasses.replace(LLAMA, series=2, shortcuts=1, shortcut_reduction=4)
 
 
 @pytest.mark.parametrize("config", [LLAMA, PI], ids=["llama", "pangu-pi"])
-def test_equals_the_harnesss_own_model_on_a_hugging_face_copy(config, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("custom_code")
+def test_equals_the_harnesss_own_model_on_a_hugging_face_copy(config, tmp_path):
     pytest.importorskip("accelerate")
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
@@ -164,7 +165,6 @@ def test_equals_the_harnesss_own_model_on_a_hugging_face_copy(config, tmp_path, 
 
     from gristmill.evaluation.lm.harness_model import HarnessModel
 
-    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "c"))
     model = write_model(tmp_path / "ours", config=config)
     hugging_face.export(model, str(tmp_path / "theirs"))
     fast = PreTrainedTokenizerFast(
