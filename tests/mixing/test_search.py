@@ -7,13 +7,18 @@ from made_proxies import DOMAINS, training, write_corpus
 
 from gristmill.core.errors import BadInputError
 from gristmill.core.job import run_job
+from gristmill.core.report import Report
 from gristmill.core.run import Run
 from gristmill.corpora.mixture import Mixture
 from gristmill.execution.session import Execution
-from gristmill.mixing.check import Check
+from gristmill.mixing import search_report
+from gristmill.mixing.check import Check, read_check
+from gristmill.mixing.objective import Objective
 from gristmill.mixing.search import SearchJob
+from gristmill.mixing.selection import fit_target
 from gristmill.mixing.stopping import expected_improvement, judge
-from gristmill.mixing.tables import read_losses, read_mixtures
+from gristmill.mixing.surface import Surface
+from gristmill.mixing.tables import Table, read_losses, read_mixtures
 
 pytestmark = pytest.mark.ray
 
@@ -91,6 +96,29 @@ def test_the_report_tells_all(finished):
 
 
 @pytest.mark.slow
+def test_a_search_with_a_higher_limit_goes_on(ray_cluster, corpus, tmp_path):
+    few = {"first": 8, "batch": 3, "enough": 1.0, "check_random": 0, "check_seeds": 1}
+    few |= {"targets": ("prose",), "guard": ("prose",)}
+    run_job(search(tmp_path, corpus, tmp_path / "o", most=9, **few))
+    results = list((tmp_path / "o").glob("round-*/proxies/results/*.json"))
+    before = {path: path.stat().st_mtime_ns for path in results}
+    assert len(before) == 9
+    run_job(search(tmp_path, corpus, tmp_path / "o", most=12, **few))
+    summary = Run(str(tmp_path / "o")).done()["summary"]
+    assert summary["proxies"] == 12 and summary["rounds"] == 3
+    assert summary["rails_expected_kept"] and summary["rails_measured_kept"] == "1 of 1 targets"
+    assert "Check run: guard-rails" in (tmp_path / "o" / "report.html").read_text()
+    assert {path: path.stat().st_mtime_ns for path in results} == before
+    counts = [
+        len(list((tmp_path / "o" / f"round-0{i}").rglob("results/*.json"))) for i in (1, 2, 3)
+    ]
+    assert counts == [8, 1, 3]
+    done = (tmp_path / "o" / "DONE").stat().st_mtime_ns
+    run_job(search(tmp_path, corpus, tmp_path / "o", most=10, **few))
+    assert (tmp_path / "o" / "DONE").stat().st_mtime_ns == done
+
+
+@pytest.mark.slow
 def test_a_killed_search_resumes_where_it_was(finished, corpus, tmp_path):
     asked = search(finished, corpus, tmp_path / "o", targets=("prose",), enough=1.0)
     log, sweep = tmp_path / "log", tmp_path / "o" / "round-02" / "proxies" / "results"
@@ -119,6 +147,20 @@ def test_caps_and_settings_that_cannot_be(corpus, tmp_path):
         search(tmp_path, corpus, tmp_path / "o", first=3)
     with pytest.raises(BadInputError, match=r"most \(4\) is less than the first round"):
         search(tmp_path, corpus, tmp_path / "o", most=4)
+    for fields, said in (
+        ({"targets": ("proze",)}, "no target 'proze'; perhaps you meant prose"),
+        ({"targets": ("prose=nan",)}, "the weight of target prose is nan"),
+        ({"targets": ("e",)}, "may mean any of the targets code, prose, tables"),
+        ({"guard": ("coed",)}, "no target 'coed'; perhaps you meant code"),
+        ({"guard": ("all", "code")}, "give all alone"),
+    ):
+        asked = search(tmp_path, corpus, tmp_path / "o", **fields)
+        with pytest.raises(BadInputError, match=said):
+            asked.plan()
+        with pytest.raises(BadInputError, match=said):
+            run_job(asked)
+        assert not (tmp_path / "o" / "round-01").exists()
+        assert not (tmp_path / "o" / "config.json").exists()  # the corrected one may come here
     text = search(tmp_path, corpus, tmp_path / "o").plan().text()
     assert "10 to 14, then 8 to check" in text
 
@@ -183,6 +225,84 @@ def test_the_stopping_rule(half, used, before, over):
     )
     assert found.change == (-1 if before is None else before)
     assert found.over is over and found.spearman == pytest.approx(1.0)
+
+
+def surface_of_two():
+    """Losses of 40 mixtures of a and b: each is low with much of its own domain."""
+    random = np.random.default_rng(0)
+    a = random.random(40)
+    weights = np.stack([a, 1 - a], axis=1)
+    losses = {"a": 3 - weights[:, 0], "b": 3 - weights[:, 1]}
+    fits = {n: fit_target(weights, y + 0.001 * random.normal(size=40), ("ordinary_least_squares",
+            "gaussian_process")) for n, y in losses.items()}  # fmt: skip
+    index = tuple(str(i) for i in range(40))
+    return Surface(
+        domains=("a", "b"), index=index, weights=weights, losses=losses, fits=fits, seed=0
+    )
+
+
+@pytest.mark.parametrize(
+    ("rails", "proposed", "before", "kept", "low", "high"),
+    [
+        ({}, 0.9, 0.6, True, 0.29, 0.31),
+        ({}, 0.9, 0.9, True, 0.0, 0.01),
+        ({"b": 2.5}, 0.5, 0.9, True, 1.0, 1e9),  # the one before was lower, but broke the rail
+        ({"b": 2.5}, 0.5, 0.49, True, 0.0, 0.02),
+        ({"b": 2.5}, 0.52, 0.52, False, 0.0, 0.01),  # while a rail is broken nothing settles
+    ],
+)
+def test_rails_count_when_a_search_stops(rails, proposed, before, kept, low, high):
+    objective = Objective(surface=surface_of_two(), shares={"a": 1.0})
+    figures = {
+        "caps": {"a": 0.9, "b": 1.0},
+        "gain": {"mean": 0.2},
+        "rails": rails,
+        "rails_kept": kept,
+        "mixtures": {
+            "proposed": {"value": 3 - proposed, "weights": {"a": proposed, "b": 1 - proposed}},
+            "natural": {"weights": {"a": 0.3, "b": 0.7}},
+        },
+    }
+    found = judge(
+        objective,
+        figures,
+        before={"a": before, "b": 1 - before},
+        folder="round-02",
+        used=20,
+        most=30,
+        enough=0.9,
+        tolerance=0.1,
+    )
+    assert low <= found.change <= high
+    assert found.over is kept
+    assert kept or found.why == "the proposal breaks a guard-rail"
+    promise = [
+        expected_improvement(objective, 2.5, np.array([0.3, 0.7]), np.ones(2), rails)
+        for rails in ({}, {"b": 2.5}, {"b": 2.9})
+    ]
+    assert promise[0] > 0.3 and promise[1] < 0.02 and promise[2] > 0.2
+
+
+def test_the_check_measures_rails_and_bears_missing_random_mixtures():
+    objective = Objective(surface=surface_of_two(), shares={"a": 1.0})
+    index = ("natural", "proposed", "random-1", "random-2")
+    mixtures = Table(
+        source="m",
+        index=index,
+        columns=("a", "b"),
+        values=np.array([[0.3, 0.7], [0.6, 0.4], [0.5, 0.5], [0.9, 0.1]]),
+    )
+    first = Table(source="1", index=index, columns=("a", "b"), values=np.array(
+        [[2.7, 2.3], [2.4, 2.6], [2.5, 2.5], [2.1, 2.9]]))  # fmt: skip
+    second = Table(source="2", index=index[:3], columns=("a", "b"), values=first.values[:3] + 0.1)
+    check = read_check(objective, mixtures, [first, second], ["a", "b"])
+    assert check.names == index[:3] and check.random == 1 and check.wins == 2
+    assert check.guarded["b"] == pytest.approx([0.3, 0.3])
+    assert check.broken == ["b"] and check.half.shape == (3,)
+    page = Report(title="t", subtitle="s")
+    figures = {"rails": {"a": 2.7, "b": 2.3}, "rails_kept": True}
+    search_report._warn_of_rails(page, figures, check)
+    assert page.warnings == ["Guarded targets measured worse than with the natural mixture: b."]
 
 
 def test_wins_are_counted_by_seed():

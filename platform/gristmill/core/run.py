@@ -85,10 +85,10 @@ class Run:
             self._refuse_foreign_files()
             return False
         stored = self.config()
-        if stored.get("hash") != config_hash(job):
-            changed = "; ".join(_differences(stored, job)[:5])
+        changed = _differences(stored, job) if stored.get("hash") != config_hash(job) else []
+        if changed:
             raise RunError(
-                f"{io.redact(self.uri)} holds another job's run ({changed}); "
+                f"{io.redact(self.uri)} holds another job's run ({'; '.join(changed[:5])}); "
                 "choose another --out, or add --overwrite to replace it"
             )
         done = self.done() is not None
@@ -143,6 +143,25 @@ class Run:
                 yield self
             finally:
                 self.flush()
+
+    def reopen(self) -> None:
+        """Take back that the run is finished: it goes on from what is there."""
+        io.remove(self.path(DONE))
+
+    def withdraw(self) -> None:
+        """Give the folder free again after a request that was refused before it made anything.
+
+        Else a mistyped first attempt would claim `--out`, and the corrected one be another job's.
+        Markers of inputs are no results; a folder that holds anything else stays as it is.
+        """
+        ours = {self.path(name) for name in (CONFIG, ENV, LOCK)}
+        markers = self.scratch("input-")
+        for uri in io.list_files(self.uri, recursive=True, hidden=True):
+            if uri not in ours and not uri.startswith(markers):
+                return
+        io.remove(self.path(CONFIG))
+        io.remove(self.path(ENV))
+        io.remove(self.scratch())
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:

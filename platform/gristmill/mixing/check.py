@@ -1,7 +1,7 @@
 """The check run: mixtures trained with several new seeds, and what the fit had said of them."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -26,6 +26,8 @@ class Check:
     """Half of the predictions' 90 % intervals."""
     targets: Mapping[str, Mapping[str, float]]
     """Mixture -> target -> measured loss, mean over seeds."""
+    guarded: Mapping[str, Array] = field(default_factory=dict)
+    """Guarded target -> what the proposed mixture measured above the natural one, by seed."""
 
     def of(self, name: str) -> Array:
         """A mixture's measured objective by seed."""
@@ -40,6 +42,11 @@ class Check:
     def wins(self) -> int:
         """Seeds in which the proposed mixture beats the natural one."""
         return sum(gain > 0 for gain in self.gains)
+
+    @property
+    def broken(self) -> list[str]:
+        """Guarded targets that measured worse than at the natural mixture, mean over seeds."""
+        return [name for name, change in sorted(self.guarded.items()) if change.mean() > 0]
 
     @property
     def random(self) -> int:
@@ -78,30 +85,38 @@ def write_check_design(
     write_mixtures(uri, names, domains, weights / weights.sum(1, keepdims=True))
 
 
-def read_check(objective: Objective, mixtures: Table, losses: Sequence[Table]) -> Check:
+def read_check(
+    objective: Objective, mixtures: Table, losses: Sequence[Table], rails: Collection[str] = ()
+) -> Check:
     """The check that was measured.
 
     Args:
         objective: The fit, and what is to be low.
         mixtures: What was trained.
-        losses: What was measured, a table a seed.
+        losses: What was measured, a table a seed. Mixtures that one of them lacks are left out.
+        rails: Guarded targets.
     """
-    weights = aligned(mixtures, objective.surface.domains, "the fit")
+    names = tuple(n for n in mixtures.index if all(n in table.index for table in losses))
+    place = {name: i for i, name in enumerate(mixtures.index)}
+    weights = aligned(mixtures, objective.surface.domains, "the fit")[[place[n] for n in names]]
     measured, by_target = [], []
     for table in losses:
-        place = {name: i for i, name in enumerate(table.columns)}
-        rows = table.rows(mixtures.index)
+        rows = table.rows(names)
         by_target.append(rows)
-        parts = [share * rows[:, place[t]] for t, share in objective.shares.items()]
+        column = {target: rows[:, i] for i, target in enumerate(table.columns)}
+        parts = [share * column[t] for t, share in objective.shares.items()]
         measured.append(np.sum(parts, axis=0))
-    mean = np.mean(by_target, axis=0)
+    every = np.stack(by_target)
+    mean = every.mean(0)
+    change = every[:, names.index(PROPOSED)] - every[:, names.index(NATURAL)]
     return Check(
-        names=mixtures.index,
+        names=names,
         measured=np.stack(measured),
         predicted=objective.mean(weights),
         half=objective.half(weights),
         targets={
             name: dict(zip(losses[0].columns, map(float, row), strict=True))
-            for name, row in zip(mixtures.index, mean, strict=True)
+            for name, row in zip(names, mean, strict=True)
         },
+        guarded={name: change[:, losses[0].columns.index(name)] for name in sorted(rails)},
     )

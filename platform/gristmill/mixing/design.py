@@ -1,20 +1,31 @@
 """The design job: which mixtures to try. A CSV of `index` and a column a domain."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from gristmill.core import io
 from gristmill.core.errors import BadInputError
-from gristmill.core.inputs import pin_input
+from gristmill.core.inputs import pin_inputs
 from gristmill.core.job import Job
 from gristmill.core.plan import Plan
 from gristmill.core.report import Report
 from gristmill.core.run import REPORT, Run
-from gristmill.mixing import sizes, spread, surface
-from gristmill.mixing.dirichlet import UNITS, Rules, Units, bounds, draw, pool, prior
-from gristmill.mixing.output import publish, run_folder
+from gristmill.mixing import simplex, sizes, spread, surface
+from gristmill.mixing.dirichlet import (
+    UNITS,
+    Rules,
+    Units,
+    bounds,
+    draw,
+    pool,
+    prior,
+    to_units,
+    without,
+)
+from gristmill.mixing.objective import parse_rails, parse_targets
+from gristmill.mixing.output import beside, publish, require_free, run_folder
 from gristmill.mixing.tables import aligned, read_mixtures, write_mixtures
 from gristmill.mixing.threads import one_thread
 from gristmill.regressors.base import Array
@@ -33,9 +44,10 @@ class DesignJob(Job):
     or expects the optimum, in turns.
     """
 
-    uri_fields: ClassVar[tuple[str, ...]] = ("domains", "model", "beside")
+    uri_fields: ClassVar[tuple[str, ...]] = ("domains", "model", "beside", "limits")
     domains: str
-    """Token counts: a corpus, or a CSV of `domain` and `tokens`."""
+    """Token counts: a corpus, or a CSV of `domain` and `tokens`, and if wanted `cap`, the largest
+    weight."""
     count: int = 512
     """Mixtures."""
     method: Literal["dirichlet", "space_filling", "sequential"] = "dirichlet"
@@ -45,7 +57,13 @@ class DesignJob(Job):
     model: str = ""
     """A fit (gristmill mix fit), for sequential designs."""
     targets: tuple[str, ...] = ()
-    """Targets that a sequential design is for; all when none is named."""
+    """Targets that a sequential design is for, `NAME` or `NAME=WEIGHT`; all when none is named."""
+    guard: tuple[str, ...] = ()
+    """Targets that the mixtures expected to be best may not make worse than the natural one does,
+    or `all`; of sequential designs."""
+    limits: str = ""
+    """CSV of `domain`, `tokens` and `cap`, of sequential designs: what the mixtures expected to be
+    best keep. (A column `cap` of --domains bounds every mixture.)"""
     beside: str = ""
     """CSV of mixtures that are there already; the design keeps off them."""
     first_index: int = 1
@@ -64,11 +82,21 @@ class DesignJob(Job):
             raise BadInputError(f"seed must be a whole number from 0 to 2**63, not {self.seed}")
         if (self.method == "sequential") != bool(self.model):
             raise BadInputError("a sequential design needs --model, and only it takes one")
+        if self.method != "sequential" and (self.targets or self.guard or self.limits):
+            raise BadInputError(
+                "targets, guard and limits are of sequential designs: give --method sequential "
+                "and --model, or leave them out"
+            )
 
     def plan(self) -> Plan:
         """Domains and draws."""
+        self.check()
         known = sizes.read_sizes(self.domains)
-        bounds(sizes.natural(known, tuple(known), self.domains), self.rules)
+        names = tuple(known)
+        shares = sizes.natural(known, names, self.domains)
+        bounds(shares, self.rules, sizes.read_caps(self.domains, names))
+        if self.model:
+            self._aim(self._fit(names), shares)
         return Plan(
             title=f"design {self.count:,} mixtures of {len(known)} domains ({self.method})",
             reads=[(io.redact(self.domains), 0)],
@@ -76,15 +104,35 @@ class DesignJob(Job):
             work=[("draws", f"{self.count * self.rules.candidates:,}")],
         )
 
+    def check(self) -> None:
+        """Keep off a CSV of others."""
+        require_free(self.out, MIXTURES)
+
+    def goes_on(self, run: Run) -> bool:
+        """Whether the CSV that --out named was taken away."""
+        named = beside(run.uri)
+        return bool(named) and not io.exists(named)
+
+    def inputs(self) -> dict[str, Any]:
+        """The sizes, and what else the design goes by."""
+        found: dict[str, Any] = {"domains": sizes.identity_of(self.domains)}
+        if self.limits:
+            found["limits"] = sizes.identity_of(self.limits)
+        if self.beside:
+            found["beside"] = {"sha256": io.sha256(self.beside)}
+        if self.model:
+            found["model"] = surface.identity_of(self.model)
+        return found
+
     def execute(self, run: Run) -> None:
         """Draw, choose, write."""
         known = sizes.read_sizes(self.domains)
-        pin_input(run, "domains", sizes.identity_of(self.domains))
+        pin_inputs(run, self.inputs())
         names = tuple(known)
         shares = sizes.natural(known, names, self.domains)
-        taken = self._taken(run, names)
+        taken = self._taken(names)
         with one_thread():
-            units = self._units(run, names, shares, taken)
+            units = self._units(names, shares, taken)
         weights = units / UNITS
         index = [str(self.first_index + i) for i in range(len(units))]
         write_mixtures(run.path(MIXTURES), index, names, weights)
@@ -93,34 +141,64 @@ class DesignJob(Job):
         _report(run, names, shares, weights, self)
         run.set_summary(mixtures=len(units), domains=len(names), method=self.method)
 
-    def _taken(self, run: Run, names: tuple[str, ...]) -> Array:
+    def _taken(self, names: tuple[str, ...]) -> Array:
         if not self.beside:
             return np.zeros((0, len(names)))
-        pin_input(run, "beside", {"sha256": io.sha256(self.beside)})
         return aligned(read_mixtures(self.beside), names, "the table of domains")
 
-    def _units(self, run: Run, names: tuple[str, ...], shares: Array, taken: Array) -> Units:
+    def _units(self, names: tuple[str, ...], shares: Array, taken: Array) -> Units:
         there = np.round(taken * UNITS).astype(np.int64)
+        caps = sizes.read_caps(self.domains, names)
         if self.method == "dirichlet":
-            return draw(self.count, shares, self.rules, self.seed, taken=there)
+            return draw(self.count, shares, self.rules, self.seed, taken=there, caps=caps)
         random = np.random.default_rng(self.seed)
-        found = pool(self.count, shares, self.rules, random, taken=there)
+        found = pool(self.count, shares, self.rules, random, taken=there, caps=caps)
         found = found[random.permutation(len(found))[: max(MOST_CANDIDATES, self.count)]]
-        candidates = found / UNITS
         if self.method == "space_filling":
-            return found[spread.far_apart(candidates, self.count, taken)]
-        return found[self._sequential(run, names, candidates, taken)]
+            return found[spread.far_apart(found / UNITS, self.count, taken)]
+        return self._sequential(names, shares, found, there)
 
-    def _sequential(
-        self, run: Run, names: tuple[str, ...], candidates: Array, taken: Array
-    ) -> list[int]:
-        pin_input(run, "model", surface.identity_of(self.model))
+    def _fit(self, names: tuple[str, ...]) -> surface.Surface:
         fit = surface.Surface.load(self.model)
         fit.require_domains(names, io.redact(self.domains))
-        targets = [fit.target(word) for word in self.targets] or list(fit.targets)
-        even = {name: 1 / len(targets) for name in targets}
-        near = np.concatenate([taken, fit.weights])
-        return spread.next_batch(fit, even, candidates, self.count, near)
+        return fit
+
+    def _aim(
+        self, fit: surface.Surface, shares: Array
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """What is to be low, and what may not be higher."""
+        wanted = parse_targets(self.targets, fit.targets)
+        return wanted, parse_rails(self.guard, fit, shares, 0.0)
+
+    def _sequential(
+        self, names: tuple[str, ...], shares: Array, found: Units, there: Units
+    ) -> Units:
+        fit = self._fit(names)
+        wanted, rails = self._aim(fit, shares)
+        most = bounds(shares, self.rules, sizes.read_caps(self.domains, names))
+        if self.limits:
+            limits = np.floor(sizes.read_caps(self.limits, names) * UNITS + 1e-9).astype(np.int64)
+            most = np.minimum(most, limits)
+            found = with_capped(found, most, there)
+        rows = spread.next_batch(
+            fit,
+            wanted,
+            found / UNITS,
+            self.count,
+            np.concatenate([there / UNITS, fit.weights]),
+            rails=rails,
+            allowed=np.asarray((found <= most).all(1)),
+        )
+        return found[rows]
+
+
+def with_capped(found: Units, most: Units, taken: Units) -> Units:
+    """Mixtures, and the same brought under limits, each once; none of those that are taken."""
+    if most.sum() < UNITS:
+        return found
+    capped = to_units(simplex.cap(found / UNITS, most / UNITS), most)
+    both = np.unique(np.concatenate([found, capped]), axis=0)
+    return without(both, taken)
 
 
 def _report(
@@ -129,7 +207,8 @@ def _report(
     page = Report(
         title="Mixtures to try", subtitle=f"{len(weights)} mixtures of {len(names)} domains"
     )
-    most, mean = bounds(shares, job.rules) / UNITS, prior(shares, job.rules)
+    caps = sizes.read_caps(job.domains, names)
+    most, mean = bounds(shares, job.rules, caps) / UNITS, prior(shares, job.rules)
     page.table(
         "Domains",
         ["domain", "token share", "prior", "bound", "mean", "highest", "zero in"],

@@ -52,17 +52,19 @@ class Rules:
             )
 
 
-def bounds(shares: Array, rules: Rules) -> Units:
-    """Most units of each domain: its share times max_repetition, before the temperature.
+def bounds(shares: Array, rules: Rules, caps: Array | None = None) -> Units:
+    """Most units of each domain: its share times max_repetition, before the temperature; or a cap.
 
     Raises:
         BadInputError: No mixture keeps them all.
     """
-    most = np.floor(np.minimum(rules.max_repetition * shares, 1.0) * UNITS + 1e-9).astype(np.int64)
+    highest = np.minimum(rules.max_repetition * shares, 1.0 if caps is None else caps)
+    most = np.floor(highest * UNITS + 1e-9).astype(np.int64)
     if most.sum() < UNITS:
         raise BadInputError(
-            f"with at most {rules.max_repetition:g} times their token shares the domains fill only "
-            f"{most.sum() / UNITS:.4g} of a mixture; allow more repetition"
+            f"with at most {rules.max_repetition:g} times their token shares"
+            f"{'' if caps is None or (caps >= 1).all() else ' and under their caps'} the domains "
+            f"fill only {most.sum() / UNITS:.4g} of a mixture; allow more repetition"
         )
     return most
 
@@ -74,7 +76,13 @@ def prior(shares: Array, rules: Rules) -> Array:
 
 
 def draw(
-    count: int, shares: Array, rules: Rules, seed: int, *, taken: Units | None = None
+    count: int,
+    shares: Array,
+    rules: Rules,
+    seed: int,
+    *,
+    taken: Units | None = None,
+    caps: Array | None = None,
 ) -> Units:
     """Distinct mixtures, chosen at random among all candidates that keep the rules.
 
@@ -84,12 +92,13 @@ def draw(
         rules: How.
         seed: Chooses them.
         taken: Mixtures that must not come again.
+        caps: Largest weights [domains], beside the rules.
 
     Raises:
         BadInputError: The rules do not leave that many.
     """
     random = np.random.default_rng(seed)
-    found = pool(count, shares, rules, random, taken=taken)
+    found = pool(count, shares, rules, random, taken=taken, caps=caps)
     return np.asarray(found[random.permutation(len(found))[:count]])
 
 
@@ -100,9 +109,10 @@ def pool(
     random: np.random.Generator,
     *,
     taken: Units | None = None,
+    caps: Array | None = None,
 ) -> Units:
     """All distinct candidates of one go, at least `count`, sorted."""
-    most, mean = bounds(shares, rules), prior(shares, rules)
+    most, mean = bounds(shares, rules, caps), prior(shares, rules)
     found = np.zeros((0, len(shares)), np.int64)
     wanted = max(count * rules.candidates, 200)
     for _ in range(TRIES):
@@ -110,7 +120,7 @@ def pool(
             fresh = _candidates(min(MOST_DRAWN, wanted - start), mean, most, rules, random)
             found = _distinct(np.concatenate([found, fresh]))
         if taken is not None:
-            found = _without(found, taken)
+            found = without(found, taken)
         if len(found) >= count:
             return found
     raise BadInputError(
@@ -163,6 +173,7 @@ def _distinct(units: Units) -> Units:
     return np.unique(units, axis=0)
 
 
-def _without(units: Units, taken: Units) -> Units:
+def without(units: Units, taken: Units) -> Units:
+    """Rows that are not among those that are taken."""
     known = {row.tobytes() for row in np.ascontiguousarray(taken, np.int64)}
     return units[[row.tobytes() not in known for row in np.ascontiguousarray(units)]]

@@ -1,5 +1,6 @@
 """The propose job: the best mixture that a fit knows of, under caps and guard-rails."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from gristmill.core import io
 from gristmill.core.errors import BadInputError
-from gristmill.core.inputs import pin_input
+from gristmill.core.inputs import pin_inputs
 from gristmill.core.job import Job
 from gristmill.core.plan import Plan
 from gristmill.core.run import Run
@@ -39,9 +40,13 @@ class ProposeJob(Job):
     """Folder that gristmill mix fit wrote."""
     domains: str = ""
     """Token counts (a corpus, or a CSV of `domain` and `tokens`): the natural mixture, and with
-    --tokens the caps. Empty: the mean of the fit's mixtures stands for the natural one."""
+    --tokens the caps; a CSV's column `cap` caps too. Empty: the mean of the fit's mixtures stands
+    for the natural one."""
     tokens: float = 0.0
     """Tokens of the planned training. 0: no caps."""
+    seq_len: int = 0
+    """Tokens of a sequence in it, as repeats are counted in whole ones. 0: 2,048 on a corpus of
+    tokens; single tokens on a table."""
     max_repetition: float = 4.0
     """Most epochs over a domain; repeats up to 4 cost little (Muennighoff et al. 2023,
     arXiv:2305.16264)."""
@@ -59,11 +64,17 @@ class ProposeJob(Job):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.tokens < 0 or self.max_repetition <= 0 or self.slack < 0:
+        if not (
+            0 <= self.tokens < math.inf
+            and 0 < self.max_repetition < math.inf
+            and 0 <= self.slack < math.inf
+        ):
             raise BadInputError(
-                f"tokens ({self.tokens:g}) and slack ({self.slack:g}) must not be negative, "
-                f"max_repetition ({self.max_repetition:g}) must be above 0"
+                f"tokens ({self.tokens:g}) and slack ({self.slack:g}) must be numbers from 0, "
+                f"max_repetition ({self.max_repetition:g}) one above 0"
             )
+        if self.seq_len < 0:
+            raise BadInputError(f"seq_len must be 0 or more, not {self.seq_len}")
         if self.tokens and not self.domains:
             raise BadInputError("caps need the domains' token counts: give --domains with --tokens")
         if self.draws < BEST_OF_DRAWS:
@@ -74,7 +85,7 @@ class ProposeJob(Job):
     def plan(self) -> Plan:
         """Domains, caps and draws."""
         surface = Surface.load(self.model)
-        shares = parse_targets(self.targets, surface)
+        shares = parse_targets(self.targets, surface.targets)
         baseline, caps = self._limits(surface)
         parse_rails(self.guard, surface, baseline, self.slack)
         return Plan(
@@ -95,12 +106,25 @@ class ProposeJob(Job):
             return surface.weights.mean(0), np.ones(len(surface.domains))
         known = sizes.read_sizes(self.domains)
         baseline = sizes.natural(known, surface.domains, io.redact(self.domains))
-        caps = np.ones(len(baseline))
+        caps = sizes.read_caps(self.domains, surface.domains)
         if self.tokens:
-            held = np.array([known[name] for name in surface.domains])
-            caps = np.minimum(self.max_repetition * held / self.tokens, 1.0)
-            simplex.check_caps(caps)
+            own = sizes.weight_caps(
+                known,
+                surface.domains,
+                tokens=self.tokens,
+                epochs=self.max_repetition,
+                seq_len=sizes.planned_seq_len(self.domains, self.seq_len),
+            )
+            caps = np.minimum(caps, own)
+        simplex.check_caps(caps)
         return baseline, caps
+
+    def inputs(self) -> dict[str, Any]:
+        """The fit and the sizes."""
+        found: dict[str, Any] = {"model": identity_of(self.model)}
+        if self.domains:
+            found["domains"] = sizes.identity_of(self.domains)
+        return found
 
     def execute(self, run: Run) -> None:
         """Simulate, search, trace the front, report."""
@@ -108,11 +132,9 @@ class ProposeJob(Job):
             self._propose(run)
 
     def _propose(self, run: Run) -> None:
-        pin_input(run, "model", identity_of(self.model))
-        if self.domains:
-            pin_input(run, "domains", sizes.identity_of(self.domains))
+        pin_inputs(run, self.inputs())
         surface = Surface.load(self.model)
-        objective = Objective(surface=surface, shares=parse_targets(self.targets, surface))
+        objective = Objective(surface=surface, shares=parse_targets(self.targets, surface.targets))
         baseline, caps = self._limits(surface)
         rails = parse_rails(self.guard, surface, baseline, self.slack)
         found = self._found(objective, baseline, caps, rails)

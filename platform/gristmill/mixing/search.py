@@ -6,6 +6,7 @@ is a job like any other in a folder of its own, so a killed search resumes where
 """
 
 import logging
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -13,31 +14,34 @@ import numpy as np
 
 from gristmill.core import io
 from gristmill.core.errors import BadInputError
-from gristmill.core.inputs import pin_input
+from gristmill.core.inputs import pin_inputs
 from gristmill.core.job import Job, run_job
 from gristmill.core.plan import Plan
-from gristmill.core.run import Run
+from gristmill.core.run import CONFIG, Run
 from gristmill.corpora.mixture import Mixture
 from gristmill.corpora.tokens import TokenCorpus
 from gristmill.execution.session import Execution, session
 from gristmill.mixing import design, proxies, search_report
-from gristmill.mixing.check import Check, read_check, write_check_design
+from gristmill.mixing.check import NATURAL, PROPOSED, Check, read_check, write_check_design
 from gristmill.mixing.design import DesignJob
 from gristmill.mixing.dirichlet import Rules
 from gristmill.mixing.fit import FitJob
-from gristmill.mixing.objective import Objective, parse_targets
+from gristmill.mixing.limits import Limits, Repeats, find_limits
+from gristmill.mixing.objective import Objective, parse_guard, parse_targets
 from gristmill.mixing.propose import FIGURES, ProposeJob
 from gristmill.mixing.proxies import CPU_FLOPS, GPU_FLOPS, ProxiesJob
 from gristmill.mixing.proxy_settings import Training
-from gristmill.mixing.sizes import HEADER
-from gristmill.mixing.stopping import Round, judge
+from gristmill.mixing.simplex import cap
+from gristmill.mixing.sizes import SEQ_LEN
+from gristmill.mixing.stopping import LIMIT, Round, judge
 from gristmill.mixing.surface import Surface
+from gristmill.mixing.sweep import require_room
 from gristmill.mixing.tables import INDEX, read_losses, read_mixtures, write_table
 
-SIZES, ROUNDS, MIXTURE = "sizes.csv", "rounds.json", "mixture.json"
+SIZES, LIMITS = "sizes.csv", "limits.csv"
+ROUNDS, MIXTURE = "rounds.json", "mixture.json"
 MIXTURES, LOSSES = "mixtures.csv", "losses.csv"
 CHECK = "check"
-EASE = 0.05
 LEAST = 8
 """Mixtures that a fit needs."""
 logger = logging.getLogger(__name__)
@@ -56,7 +60,7 @@ class SearchJob(Job):
     batch: int = 8
     """Mixtures of each later round, where the fit is least sure or the optimum may lie."""
     most: int = 64
-    """Mixtures in all rounds, at most."""
+    """Mixtures in all rounds, at most. The same command with more goes on where a search ended."""
     method: Literal["dirichlet", "space_filling"] = "dirichlet"
     """How the first round is chosen: draws, or those of them farthest apart, which are corners."""
     rules: Rules = Rules(weakest=1.0, strongest=15.0)
@@ -68,6 +72,8 @@ class SearchJob(Job):
     """Domains whose loss may not be worse than at the natural mixture, or `all`."""
     planned_tokens: float = 0.0
     """Tokens of the training that the mixture is for, which caps domains. 0: no caps."""
+    planned_seq_len: int = SEQ_LEN
+    """Tokens of a sequence in that training: repeats are counted in whole ones."""
     planned_epochs: float = 4.0
     """Most epochs over a domain in that training."""
     enough: float = 0.9
@@ -87,6 +93,7 @@ class SearchJob(Job):
     """Where it runs, and how many proxies at once."""
 
     uri_fields: ClassVar[tuple[str, ...]] = ()
+    volatile_fields: ClassVar[tuple[str, ...]] = ("most", "max_failed")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -95,6 +102,7 @@ class SearchJob(Job):
         object.__setattr__(self, "corpora", tuple(io.absolute(uri) for uri in self.corpora))
         for name, least in (
             ("first", LEAST),
+            ("planned_seq_len", 1),
             ("batch", 1),
             ("check_random", 0),
             ("check_seeds", 1),
@@ -103,6 +111,11 @@ class SearchJob(Job):
                 raise BadInputError(f"{name} must be at least {least}, not {getattr(self, name)}")
         if self.most < self.first:
             raise BadInputError(f"most ({self.most}) is less than the first round ({self.first})")
+        if not (0 <= self.planned_tokens < math.inf and 0 < self.planned_epochs < math.inf):
+            raise BadInputError(
+                f"planned_tokens ({self.planned_tokens:g}) must be a number of 0 or more, "
+                f"planned_epochs ({self.planned_epochs:g}) one above 0"
+            )
         if not 0 <= self.tolerance < 1 or not -1 <= self.enough <= 1:
             raise BadInputError(
                 f"tolerance ({self.tolerance:g}) lies in [0, 1) and enough ({self.enough:g}) in "
@@ -113,8 +126,7 @@ class SearchJob(Job):
 
     def plan(self) -> Plan:
         """Proxies at least and at most, tokens and hours."""
-        corpus = TokenCorpus(*self.corpora)
-        self._cap(corpus)
+        corpus = self._corpus()
         settings = self.training.settings(corpus.vocabulary.size)
         check = (2 + self.check_random) * self.check_seeds
         gpus = self.training.gpus_per_proxy
@@ -132,46 +144,51 @@ class SearchJob(Job):
             basis="at most; rough, by FLOPs",
         )
 
-    def _cap(self, corpus: TokenCorpus) -> tuple[float, float]:
-        """Tokens and most epochs that cap a domain: of the planned training or of the check run,
-        whichever leaves it less.
+    def _corpus(self) -> TokenCorpus:
+        """The corpora, when what is asked for can be had of them: said before any proxy trains."""
+        proxies.require_tokens(self.corpora)
+        corpus = TokenCorpus(*self.corpora)
+        parse_targets(self.targets, corpus.domains)
+        parse_guard(self.guard, corpus.domains)
+        proxies.require_sequences(corpus, self.training.settings(corpus.vocabulary.size))
+        self._limits(corpus)
+        return corpus
 
-        Raises:
-            BadInputError: All text, repeated so often, is less than the tokens.
-        """
-        own = float(self.training.settings(corpus.vocabulary.size).tokens)
-        found = [(own, self.training.max_epochs)]
-        if self.planned_tokens:
-            found.append((self.planned_tokens, self.planned_epochs))
-        tokens, epochs = max(found, key=lambda pair: pair[0] / pair[1])
-        total = sum(corpus.sizes().values())
-        if tokens > epochs * total * (1 - EASE):
-            raise BadInputError(
-                f"{tokens:,.0f} tokens would repeat the corpora's {total:,} about "
-                f"{tokens / total:.2f} times, over the cap of {epochs:g}: no mixture fits; plan "
-                "fewer tokens, raise the cap, or add text"
-            )
-        return tokens, epochs
-
-    def _rules(self, corpus: TokenCorpus) -> Rules:
-        """The rules, with domains bounded by what a proxy may repeat."""
-        tokens = self.training.settings(corpus.vocabulary.size).tokens
-        fits = self.training.max_epochs * sum(corpus.sizes().values()) / tokens * (1 - EASE)
-        return replace(self.rules, max_repetition=min(self.rules.max_repetition, fits))
+    def _limits(self, corpus: TokenCorpus) -> Limits:
+        settings = self.training.settings(corpus.vocabulary.size)
+        return find_limits(
+            corpus,
+            Repeats(
+                tokens=settings.tokens,
+                epochs=self.training.max_epochs,
+                seq_len=settings.seq_len,
+            ),
+            Repeats(
+                tokens=self.planned_tokens,
+                epochs=self.planned_epochs,
+                seq_len=self.planned_seq_len,
+            ),
+        )
 
     # -- doing it ------------------------------------------------------------------------------
 
+    def inputs(self) -> dict[str, Any]:
+        """The text, and every number of a proxy's training."""
+        return proxies.training_inputs(self.corpora, self.training)
+
+    def goes_on(self, run: Run) -> bool:
+        """Whether the search ended at a limit of proxies that is higher now."""
+        found = (run.done() or {}).get("summary", {})
+        return bool(found.get("stopped") == LIMIT and found.get("proxies", 0) < self.most)
+
     def execute(self, run: Run) -> None:
         """Round after round, then the check, in one Ray session."""
-        corpus = TokenCorpus(*self.corpora)
-        self._cap(corpus)
-        pin_input(run, "corpora", corpus.identity())
-        sizes: list[list[str | float]] = [
-            [name, size] for name, size in sorted(corpus.sizes().items())
-        ]
-        write_table(run.path(SIZES), HEADER, sizes)
+        corpus = self._corpus()
+        pin_inputs(run, self.inputs())
         rounds: list[Round] = []
         with session(self.execution):
+            require_room(self.training.cpus_per_proxy, self.training.gpus_per_proxy)
+            self._limits(corpus).write(run.path(SIZES), run.path(LIMITS))
             while not rounds or not rounds[-1].over:
                 rounds.append(self._round(run, rounds))
                 logger.info("search: %s", rounds[-1].line())
@@ -202,11 +219,11 @@ class SearchJob(Job):
         run_job(proposal)
         surface = Surface.load(fit.out)
         return judge(
-            Objective(surface=surface, shares=parse_targets(self.targets, surface)),
+            Objective(surface=surface, shares=parse_targets(self.targets, surface.targets)),
             io.read_json(io.join(proposal.out, FIGURES)),
             before=self._weights(run, before[-1]) if before else None,
             folder=name,
-            used=there + self._size(there),
+            used=there + planned.count,
             most=self.most,
             enough=self.enough,
             tolerance=self.tolerance,
@@ -218,7 +235,10 @@ class SearchJob(Job):
         figures = io.read_json(run.path(one.folder, "propose", FIGURES))
         return dict(figures["mixtures"]["proposed"]["weights"])
 
-    def _size(self, there: int) -> int:
+    def _size(self, out: str, there: int) -> int:
+        """Mixtures of a round: of one that began, what it began with, whatever the limit was."""
+        if io.exists(io.join(out, CONFIG)):
+            return int(Run(out).config()["config"]["count"])
         return min(self.batch if there else self.first, self.most - there)
 
     def _design(self, run: Run, out: str, number: int, there: int) -> DesignJob:
@@ -228,13 +248,15 @@ class SearchJob(Job):
             fields = {
                 "method": "sequential",
                 "model": run.path(last, "fit"),
-                "targets": tuple(word.partition("=")[0] for word in self.targets),
+                "targets": self.targets,
+                "guard": self.guard,
+                "limits": run.path(LIMITS),
                 "beside": run.path(last, MIXTURES),
             }
         return DesignJob(
             domains=run.path(SIZES),
-            count=self._size(there),
-            rules=self._rules(TokenCorpus(*self.corpora)),
+            count=self._size(out, there),
+            rules=self.rules,
             first_index=there + 1,
             seed=self.seed + number - 1,
             out=out,
@@ -253,12 +275,9 @@ class SearchJob(Job):
         )
 
     def _propose(self, run: Run, model: str, out: str) -> ProposeJob:
-        tokens, epochs = self._cap(TokenCorpus(*self.corpora))
         return ProposeJob(
             model=model,
-            domains=run.path(SIZES),
-            tokens=tokens,
-            max_repetition=epochs,
+            domains=run.path(LIMITS),
             targets=self.targets,
             guard=self.guard,
             seed=self.seed,
@@ -283,40 +302,56 @@ class SearchJob(Job):
     def _check(self, run: Run, last: Round) -> Check:
         """Train the proposal, the natural mixture and random ones with seeds of their own."""
         figures = io.read_json(run.path(last.folder, "propose", FIGURES))["mixtures"]
+        self._drop_check_of_another(run, last)
         random = run.path(CHECK, "random")
         if self.check_random:
             run_job(
                 DesignJob(
                     domains=run.path(SIZES),
                     count=self.check_random,
-                    rules=self._rules(TokenCorpus(*self.corpora)),
+                    rules=self.rules,
                     beside=run.path(last.folder, MIXTURES),
                     seed=self.seed + (1 << 30),
                     out=random,
                 )
             )
         mixtures = run.path(CHECK, design.MIXTURES)
+        corpus = TokenCorpus(*self.corpora)
+        natural = np.array([[figures[NATURAL]["weights"][n] for n in corpus.domains]])
+        # Where a proxy nearly uses its text up, whole sequences cap even the natural mixture.
+        fits = cap(natural, self._limits(corpus).proxy)[0].tolist()
         write_check_design(
             mixtures,
-            {name: figures[name]["weights"] for name in ("proposed", "natural")},
+            {
+                PROPOSED: figures[PROPOSED]["weights"],
+                NATURAL: dict(zip(corpus.domains, fits, strict=True)),
+            },
             read_mixtures(io.join(random, design.MIXTURES)) if self.check_random else None,
         )
-        # A proposal may stand at its cap, which whole sequences then pass by a little.
-        eased = replace(self.training, max_epochs=self.training.max_epochs * (1 + EASE))
         losses = []
         for number in range(1, self.check_seeds + 1):
             out = run.path(CHECK, f"seed-{number}")
-            run_job(self._proxies(out, mixtures, self.seed + number, eased))
+            job = self._proxies(out, mixtures, self.seed + number, self.training)
+            run_job(replace(job, max_failed=self.check_random, required=(PROPOSED, NATURAL)))
             losses.append(read_losses(io.join(out, proxies.LOSSES)))
         surface = Surface.load(run.path(last.folder, "fit"))
-        objective = Objective(surface=surface, shares=parse_targets(self.targets, surface))
-        return read_check(objective, read_mixtures(mixtures), losses)
+        objective = Objective(surface=surface, shares=parse_targets(self.targets, surface.targets))
+        guarded = parse_guard(self.guard, surface.targets)
+        return read_check(objective, read_mixtures(mixtures), losses, guarded)
+
+    @staticmethod
+    def _drop_check_of_another(run: Run, last: Round) -> None:
+        """A search that goes on checks its new proposal; the check of the old one is over."""
+        marker = run.path(CHECK, "round.json")
+        if io.exists(marker) and io.read_json(marker) != {"folder": last.folder}:
+            io.remove(run.path(CHECK))
+        io.write_json(marker, {"folder": last.folder})
 
     def _publish(self, run: Run, rounds: list[Round], check: Check, corpus: TokenCorpus) -> None:
         last = rounds[-1]
         figures = io.read_json(run.path(last.folder, "propose", FIGURES))
         Mixture.normalized(self._weights(run, last)).save(run.path(MIXTURE))
-        for name in (SIZES, ROUNDS, MIXTURE):
+        for name in (SIZES, LIMITS, ROUNDS, MIXTURE):
             run.add_output(name)
         for name in (MIXTURES, LOSSES):
             run.add_output(io.join(last.folder, name))
@@ -334,3 +369,9 @@ class SearchJob(Job):
             beats_natural=f"{wins} of {len(gains)} seeds",
             beats_random=f"{check.wins_over_random} of {check.random}",
         )
+        if rails := figures["rails"]:
+            run.set_summary(
+                rails_expected_kept=figures["rails_kept"],
+                rails_measured_kept=f"{len(rails) - len(check.broken)} of {len(rails)} targets",
+                rails_broken=check.broken,
+            )

@@ -52,8 +52,10 @@ def write(
             f"The fit ranks mixtures it has not seen with a Spearman of {last.spearman:.3f}, under "
             f"the {job.enough:g} asked for; more proxies, or longer ones, would help."
         )
+    _warn_of_rails(page, figures, check)
     _optimum(page, figures, surface)
     _check(page, check)
+    _rails(page, figures, check)
     _rounds(page, rounds)
     _design(page, surface)
     _fit(page, surface)
@@ -132,6 +134,38 @@ def _check(page: Report, check: Check) -> None:
         ["target", NATURAL, PROPOSED, "change"],
         [[name, plain[name], best[name], best[name] - plain[name]] for name in sorted(plain)],
     )
+
+
+def _warn_of_rails(page: Report, figures: dict[str, Any], check: Check) -> None:
+    if not figures["rails_kept"]:
+        page.warnings.append(
+            "No mixture under the caps is expected to keep every guard-rail; the proposed one "
+            "comes nearest."
+        )
+    if check.broken:
+        page.warnings.append(
+            f"Guarded targets measured worse than with the natural mixture: "
+            f"{', '.join(check.broken)}."
+        )
+
+
+def _rails(page: Report, figures: dict[str, Any], check: Check) -> None:
+    if not check.guarded:
+        return
+    expected = figures["mixtures"][PROPOSED]["targets"]
+    page.table(
+        "Check run: guard-rails",
+        ["target", "rail", "expected", "measured change, mean", "worse in seeds"],
+        [
+            [name, figures["rails"][name], expected[name]["mean"], float(change.mean()),
+             f"{int((change > 0).sum())} of {len(change)}"]
+            for name, change in check.guarded.items()
+        ],
+        note=(
+            "The rail is the fit's loss at the natural mixture; the change is what the proposed "
+            "mixture measured above the natural one, trained with the same seeds."
+        ),
+    )  # fmt: skip
 
 
 def _rounds(page: Report, rounds: Sequence[Round]) -> None:

@@ -1,6 +1,10 @@
 """Designs that choose among candidates: far apart, or where a fit has most to learn."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from gristmill.mixing.surface import Surface
 from gristmill.regressors.base import Array
@@ -65,8 +69,24 @@ def promising(surface: Surface, target_shares: dict[str, float], candidates: Arr
     return total
 
 
+def may_keep(surface: Surface, rails: Mapping[str, float], candidates: Array) -> npt.NDArray[Any]:
+    """Which candidates may keep every guard-rail: by the lower ends of their intervals, [n]."""
+    kept = np.ones(len(candidates), bool)
+    for name, most in rails.items():
+        found = surface.predict(name, candidates)
+        kept &= found.mean - found.half <= most
+    return kept
+
+
 def next_batch(
-    surface: Surface, target_shares: dict[str, float], candidates: Array, count: int, near: Array
+    surface: Surface,
+    target_shares: dict[str, float],
+    candidates: Array,
+    count: int,
+    near: Array,
+    *,
+    rails: Mapping[str, float] | None = None,
+    allowed: npt.NDArray[np.bool_] | None = None,
 ) -> list[int]:
     """Rows of candidates for a next round: unsure ones and promising ones in turns.
 
@@ -76,11 +96,18 @@ def next_batch(
         candidates: Mixtures [n, domains].
         count: How many rows.
         near: Mixtures [m, domains] that are there already.
+        rails: Target -> the most that its loss may be; a promising mixture may keep them.
+        allowed: Which candidates may be proposed in the end, [n]; a promising one may.
     """
     unsure = greedy(
         informative(surface, target_shares, candidates), candidates, -(-count // 2), near
     )
     good = promising(surface, target_shares, candidates)
+    fine = may_keep(surface, rails or {}, candidates)
+    if allowed is not None and (fine & allowed).any():
+        fine &= allowed
+    if fine.any():  # else nothing is known that would do, and the best must serve
+        good[~fine] = good[fine].min()
     good[unsure] = good.min()
     best = greedy(good, candidates, count // 2, candidates[unsure])
     return [row for pair in zip(unsure, [*best, -1], strict=False) for row in pair if row >= 0]

@@ -6,7 +6,10 @@ not changed the answer: the proposal before it is, by the fit after it, nearly a
 one. Or the posterior promises little: expected improvement (Jones, Schonlau & Welch 1998, J. Global
 Optim. 13, eq. 15) over the proposal's own prediction, with the fit's calibrated intervals as normal
 spreads, is small wherever one more proxy might be placed. These intervals are wide with few
-proxies, so the first sign mostly comes first.
+proxies, so the first sign mostly comes first. Under guard-rails both count what keeps them alone:
+the change is of the objective with the rails' price, the improvement is multiplied by the
+probability that each rail is kept (Schonlau, Welch & Jones 1998, "Global versus local search in
+constrained optimization of computer models"), and while the proposal breaks one, nothing settles.
 """
 
 import math
@@ -22,6 +25,7 @@ from gristmill.mixing.selection import score
 from gristmill.regressors.base import Array
 
 CANDIDATES = 4000
+LIMIT = "the limit of proxies is reached"
 INTERVAL_SPREADS = 1.645
 """Standard deviations in half of a normal 90 % interval."""
 
@@ -87,20 +91,23 @@ def judge(
     caps = np.array([figures["caps"][name] for name in surface.domains])
     natural = np.array([figures["mixtures"]["natural"]["weights"][n] for n in surface.domains])
     value, gain = figures["mixtures"]["proposed"]["value"], figures["gain"]["mean"]
-    promise = expected_improvement(objective, value, natural, caps)
+    rails = figures.get("rails", {})
+    promise = expected_improvement(objective, value, natural, caps, rails)
     spearman, of_targets = held_out_spearman(objective)
     change = -1.0
     if before is not None:
-        row = np.array([[before[name] for name in surface.domains]])
-        change = max(float(objective.mean(row)[0]) - value, 0.0)
+        change = _change(objective, before, figures)
     little = tolerance * max(gain, 0.0)
-    settled = promise <= little or 0 <= change <= little
+    kept = bool(figures.get("rails_kept", True))
+    settled = kept and (promise <= little or 0 <= change <= little)
     if spearman >= enough and settled:
         over, why = True, "more proxies would not change the answer"
     elif used >= most:
-        over, why = True, "the limit of proxies is reached"
+        over, why = True, LIMIT
     elif spearman < enough:
         over, why = False, f"the fit ranks below {enough:g}"
+    elif not kept:
+        over, why = False, "the proposal breaks a guard-rail"
     else:
         over, why = False, "the answer may still change"
     return Round(
@@ -117,6 +124,17 @@ def judge(
     )
 
 
+def _change(objective: Objective, before: Mapping[str, float], figures: dict[str, Any]) -> float:
+    """How much better the new proposal is than the one before it, by the new fit."""
+    rails, new = figures.get("rails", {}), figures["mixtures"]["proposed"]
+    old = np.array([[before[name] for name in objective.surface.domains]])
+    if not rails:
+        return max(float(objective.mean(old)[0]) - float(new["value"]), 0.0)
+    row = np.array([[new["weights"][name] for name in objective.surface.domains]])
+    cost = objective.guarded(rails)(np.concatenate([old, row]))
+    return max(float(cost[0] - cost[1]), 0.0)
+
+
 def held_out_spearman(objective: Objective) -> tuple[float, float]:
     """Of the weighted sum itself, and the weighted mean over its targets."""
     fits, losses = objective.surface.fits, objective.surface.losses
@@ -126,7 +144,13 @@ def held_out_spearman(objective: Objective) -> tuple[float, float]:
     return score(measured, seen).spearman, math.fsum(each)
 
 
-def expected_improvement(objective: Objective, best: float, natural: Array, caps: Array) -> float:
+def expected_improvement(
+    objective: Objective,
+    best: float,
+    natural: Array,
+    caps: Array,
+    rails: Mapping[str, float] | None = None,
+) -> float:
     """The greatest over many candidates, in units of the objective."""
     from scipy.special import erf
 
@@ -135,4 +159,9 @@ def expected_improvement(objective: Objective, best: float, natural: Array, caps
     z = (best - objective.mean(rows)) / spread
     below = 0.5 * (1 + erf(z / math.sqrt(2)))
     density = np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)
-    return float((spread * (z * below + density)).max())
+    promise = spread * (z * below + density)
+    for target, most in (rails or {}).items():
+        found = objective.surface.predict(target, rows)
+        wide = np.maximum(found.half / INTERVAL_SPREADS, 1e-12)
+        promise = promise * 0.5 * (1 + erf((most - found.mean) / wide / math.sqrt(2)))
+    return float(promise.max())
