@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[clip,lm,deepspeed,eval,tensorboard,mix,s3,fetch,dev]"
 	touch $@
 
-demo: $(STAMP)  ## both tracks on embedded data, about ten minutes on two cores
+demo: $(STAMP)  ## all tracks on embedded data, about eleven minutes on two cores
 	$(BIN)/gristmill demo --out runs/demo
 
 test: $(STAMP)  ## the test suite, under ten minutes on two cores

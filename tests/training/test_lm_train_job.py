@@ -58,7 +58,7 @@ def refused(job, said):
 
 
 def test_an_unknown_domain(job_for):
-    refused(job_for(mixture="one=0.5,threee=0.5"), r"'threee'.*perhaps you meant three")
+    refused(job_for(mixture="oone=0.5,two=0.5"), r"'oone'.*perhaps you meant one")
 
 
 def test_a_vocabulary_larger_than_the_models(job_for, tmp_path):

@@ -132,7 +132,7 @@ COMMANDS: dict[str, dict[str, Command]] = {
     },
     "demo": {
         "": Command(
-            help="the CLIP track end to end on the embedded pool",
+            help="all tracks end to end on embedded data: CLIP, mixture, language model",
             job="gristmill.recipes.demo.track:DemoJob",
         ),
     },

@@ -2,8 +2,9 @@
 
 A noisy pool is made of real drawings, scored by a small CLIP trained on a disjoint clean split,
 filtered three ways, resharded, trained on at equal samples seen, evaluated on held-out drawings,
-and the best is packed and verified. Then the mixture track (mixture.py), and a language model on what it
-proposes (language_model.py). Each step is a job like any other, so a killed demo resumes.
+and the best is packed and verified. Then the mixture track (mixture.py), and a language model
+on what it proposes (language_model.py). Each step is a job like any other, so a killed demo
+resumes.
 """
 
 import logging
