@@ -15,10 +15,10 @@ setup: $(STAMP)  ## a .venv with the gristmill command in it
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check --upgrade "pip>=24" wheel
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[clip,lm,mix,s3,fetch,dev]"
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[clip,lm,deepspeed,eval,tensorboard,mix,s3,fetch,dev]"
 	touch $@
 
-demo: $(STAMP)  ## both tracks on embedded data, about ten minutes on two cores
+demo: $(STAMP)  ## all tracks on embedded data, about eleven minutes on two cores
 	$(BIN)/gristmill demo --out runs/demo
 
 test: $(STAMP)  ## the test suite, under ten minutes on two cores

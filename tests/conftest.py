@@ -67,6 +67,17 @@ def ray_cluster(s3_server):
         ray.shutdown()
 
 
+@pytest.fixture(scope="session")
+def custom_code(tmp_path_factory):
+    """transformers keeps code that comes with a model in a folder of this session's own.
+
+    One for all tests: it puts the folder into sys.path and never takes it out.
+    """
+    from transformers import dynamic_module_utils
+
+    dynamic_module_utils.HF_MODULES_CACHE = str(tmp_path_factory.mktemp("custom_code"))
+
+
 @pytest.fixture(autouse=True)
 def _mark_ray(request):
     """Tests with the `ray` marker get the cluster without asking for it by name."""

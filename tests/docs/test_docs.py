@@ -104,3 +104,13 @@ def test_the_readmes_tour_runs_as_written(tmp_path):
             shlex.split(line)
             sh(line, tmp_path)
     assert (tmp_path / "runs" / "tour" / "bundle" / "MANIFEST").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_guide_to_language_models_runs_as_written(tmp_path):
+    guide = ROOT / "docs" / "guides" / "lm-training.md"
+    for line in blocks(guide, "bash")[0].strip().splitlines():
+        sh(line, tmp_path)
+    assert (tmp_path / "m" / "DONE").exists()
+    assert (tmp_path / "g" / "texts.jsonl").exists()

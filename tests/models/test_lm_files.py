@@ -136,11 +136,9 @@ def test_an_exported_llama_is_transformers_llama_and_comes_back(tmp_path, name):
     assert torch.equal(greedy, told)
 
 
-def test_another_model_is_exported_with_its_code(tmp_path, monkeypatch):
+@pytest.mark.usefixtures("custom_code")
+def test_another_model_is_exported_with_its_code(tmp_path):
     transformers = pytest.importorskip("transformers")
-    monkeypatch.setattr(
-        "transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "cache")
-    )
     model = model_of(PI)
     hugging_face.export(model, str(tmp_path / "pi"))
     theirs = transformers.AutoModelForCausalLM.from_pretrained(
@@ -150,7 +148,13 @@ def test_another_model_is_exported_with_its_code(tmp_path, monkeypatch):
         out = theirs(TOKENS, labels=TOKENS)
         torch.testing.assert_close(out.logits, model(TOKENS), rtol=0, atol=1e-5)
         torch.testing.assert_close(out.loss, model(TOKENS[:, :-1], TOKENS[:, 1:]))
-        told = theirs.generate(TOKENS[:1, :5], max_new_tokens=6, do_sample=False, pad_token_id=0)
+        told = theirs.generate(
+            TOKENS[:1, :5],
+            attention_mask=torch.ones(1, 5),
+            max_new_tokens=6,
+            do_sample=False,
+            pad_token_id=0,
+        )
     greedy = generate(model, TOKENS[:1, :5], max_new_tokens=6, sampling=Sampling(temperature=0))
     assert torch.equal(greedy, told)
     same(model, hugging_face.read(str(tmp_path / "pi")))

@@ -112,6 +112,12 @@ class TokenCorpus:
             self._read(self._row(domain, split), number * seq_len, row)
         return out
 
+    def between(self, domain: str, first: int, stop: int, split: str = "train") -> TokenArray:
+        """Tokens [first, stop) of a domain's row: int64."""
+        out = np.empty(stop - first, np.int64)
+        self._read(self._row(domain, split), first, out)
+        return out
+
     def document_numbers(
         self, domain: str, numbers: npt.NDArray[np.int64], seq_len: int, split: str = "train"
     ) -> npt.NDArray[np.int64]:

@@ -109,6 +109,10 @@ COMMANDS: dict[str, dict[str, Command]] = {
         ),
     },
     "lm": {
+        "train": Command(
+            help="a language model on a mixture's stream; torch or DeepSpeed, resumable anywhere",
+            job="gristmill.training.lm.job:TrainLmJob",
+        ),
         "describe": Command(
             help="parameters, FLOPs and memory of a language model, without building it",
             job="gristmill.models.lm.describe:DescribeJob",
@@ -117,10 +121,18 @@ COMMANDS: dict[str, dict[str, Command]] = {
             help="text from a language model's checkpoint",
             job="gristmill.models.lm.generate:GenerateJob",
         ),
+        "evaluate": Command(
+            help="held-out loss by domain beside a trigram's, and tasks of the harness",
+            job="gristmill.evaluation.lm.evaluate:LmEvaluateJob",
+        ),
+        "probe": Command(
+            help="attention sink, massive activations, effective dimension and more",
+            job="gristmill.evaluation.lm.probe:ProbeJob",
+        ),
     },
     "demo": {
         "": Command(
-            help="the CLIP track end to end on the embedded pool",
+            help="all tracks end to end on embedded data: CLIP, mixture, language model",
             job="gristmill.recipes.demo.track:DemoJob",
         ),
     },

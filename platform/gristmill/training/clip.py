@@ -12,17 +12,9 @@ from open_clip_train.params import get_default_params
 from open_clip_train.scheduler import cosine_lr
 
 from gristmill.models.clip import check_arch, tokenizer_of
+from gristmill.training.place import Place
 from gristmill.training.scales import Scale
 from gristmill.training.steps import Steps
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where one rank runs."""
-
-    rank: int
-    world_size: int
-    device: torch.device
 
 
 @dataclass(kw_only=True)

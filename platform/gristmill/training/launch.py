@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 import ray.train
@@ -24,12 +24,18 @@ from gristmill.core import errors, io
 from gristmill.core.errors import BadInputError, GristmillError, RunError
 from gristmill.execution.session import cluster_cpus, cluster_gpus
 from gristmill.training import checkpoint
-from gristmill.training.loop import TrainSpec, train
+from gristmill.training.place import Place
+
+if TYPE_CHECKING:
+    from gristmill.training.loop import TrainSpec
 
 POLL_SECONDS = 0.25
 SETTLE_SECONDS = 0.05
+WAITED_FOR = ("epoch", "saving", "saved")
+"""Kinds of records after which a rank waits until the driver has dealt with all so far."""
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What a restart does not mend."""
+Post = Callable[[dict[str, Any]], None]
 logger = logging.getLogger(__name__)
 
 
@@ -79,7 +85,7 @@ class _Mailbox:
 
 
 def launch(
-    spec: TrainSpec,
+    spec: "TrainSpec",
     *,
     name: str,
     num_workers: int,
@@ -101,24 +107,65 @@ def launch(
         GristmillError: What a rank raised about its input; or RunError when ranks kept failing,
             the disk is full, or checkpoints land where this process does not see them.
     """
+    run_ranks(
+        _train_clip,
+        spec,
+        name=name,
+        scaling=ray.train.ScalingConfig(num_workers=num_workers, use_gpu=use_gpu),
+        max_failures=max_failures,
+        deliver=_Delivery(spec, on_record),
+    )
+
+
+def _train_clip(spec: "TrainSpec", place: Place, post: Post) -> None:
+    from gristmill.training.loop import train
+
+    train(spec, place, post)
+
+
+def run_ranks(
+    train: Callable[[Any, Place, Post], None],
+    spec: Any,
+    *,
+    name: str,
+    scaling: Any,
+    max_failures: int,
+    deliver: Post,
+    callbacks: Callable[[Any], list[Any]] = lambda _: [],
+) -> None:
+    """Run `train(spec, place, post)` as ranks; returns when every rank has.
+
+    Args:
+        train: A module's function, the same for every rank.
+        spec: What it needs; has `checkpoints`, the URI of their folder.
+        name: Of the training, for Ray's own logs.
+        scaling: Ray's ScalingConfig. Ranks with GPUs speak NCCL, others Gloo.
+        max_failures: How many times Ray may restart the group; -1: without end.
+        deliver: Gets what rank 0 posts, in this thread, in order.
+        callbacks: Makes Ray Train's callbacks, given the mailbox.
+
+    Raises:
+        GristmillError: What a rank raised about its input; or RunError when ranks kept failing.
+    """
     _warn_of_private_disks(spec.checkpoints)
     mailbox = _make_mailbox()
-    config = {"spec": spec, "mailbox": mailbox}
+    config = {"train": train, "spec": spec, "mailbox": mailbox}
     with tempfile.TemporaryDirectory(
         prefix="gristmill-train-", ignore_cleanup_errors=True
     ) as private:
         trainer = ray.train.torch.TorchTrainer(
             _rank_main,
             train_loop_config=config,
-            torch_config=ray.train.torch.TorchConfig(backend="nccl" if use_gpu else "gloo"),
-            scaling_config=ray.train.ScalingConfig(num_workers=num_workers, use_gpu=use_gpu),
+            torch_config=ray.train.torch.TorchConfig(backend="nccl" if scaling.use_gpu else "gloo"),
+            scaling_config=scaling,
             run_config=ray.train.RunConfig(
                 name=name,
                 storage_path=private,
                 failure_config=ray.train.FailureConfig(max_failures=max_failures),
+                callbacks=callbacks(mailbox),
             ),
         )
-        failure = _fit(trainer, mailbox, _Delivery(spec, on_record))
+        failure = _fit(trainer, mailbox, deliver)
     if failure is not None:
         raise RunError(
             f"training failed for good: {_first_line(failure)}; the same command resumes from the "
@@ -146,7 +193,7 @@ def _warn_of_private_disks(checkpoints: str) -> None:
 class _Delivery:
     """Hands records to the run, and looks for each checkpoint that a rank says it has saved."""
 
-    def __init__(self, spec: TrainSpec, on_record: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, spec: "TrainSpec", on_record: Callable[[dict[str, Any]], None]) -> None:
         self._checkpoints, self._on_record = spec.checkpoints, on_record
 
     def __call__(self, record: dict[str, Any]) -> None:
@@ -157,7 +204,7 @@ class _Delivery:
         except OSError as error:
             if error.errno not in DISK_ERRORS:
                 raise
-            raise RunError(_disk_error(error)) from error
+            raise RunError(disk_error(error)) from error
 
     def _look_for(self, epoch: int) -> None:
         here = checkpoint.epochs_done(self._checkpoints)
@@ -169,7 +216,7 @@ class _Delivery:
             )
 
 
-def _fit(trainer: Any, mailbox: Any, deliver: _Delivery) -> BaseException | None:
+def _fit(trainer: Any, mailbox: Any, deliver: Post) -> BaseException | None:
     """Run the trainer in a thread and deliver records meanwhile; what it raised, if anything.
 
     Raises what a rank left in the mailbox as fatal.
@@ -197,7 +244,7 @@ def _fit(trainer: Any, mailbox: Any, deliver: _Delivery) -> BaseException | None
     return raised[0] if raised else None
 
 
-def _deliver_all(mailbox: Any, deliver: _Delivery) -> dict[str, Any] | None:
+def _deliver_all(mailbox: Any, deliver: Post) -> dict[str, Any] | None:
     """Deliver what has come in; why the training must end, if it must.
 
     Raises:
@@ -225,8 +272,6 @@ def _rank_main(config: dict[str, Any]) -> None:
     spec, mailbox = config["spec"], config["mailbox"]
     if ray.get(mailbox.fatal.remote()) is not None:
         return  # Ray Train restarts the group whatever was raised; this ends the restart at once
-    from gristmill.training.clip import Place
-
     context = ray.train.get_context()
     place = Place(
         rank=context.get_world_rank(),
@@ -234,13 +279,13 @@ def _rank_main(config: dict[str, Any]) -> None:
         device=ray.train.torch.get_device(),
     )
     try:
-        train(spec, place, lambda record: _send(mailbox, record))
+        config["train"](spec, place, lambda record: _send(mailbox, record))
     except (GristmillError, OSError) as error:
         why = {"kind": type(error).__name__, "text": str(error)}
         if isinstance(error, OSError):
             if error.errno not in DISK_ERRORS:
                 raise
-            why = {"kind": RunError.__name__, "text": _disk_error(error)}
+            why = {"kind": RunError.__name__, "text": disk_error(error)}
         ray.get(mailbox.post_fatal.remote(why))
         if place.world_size > 1:
             raise  # the other ranks wait for this one; only a failure of the group frees them
@@ -249,7 +294,7 @@ def _rank_main(config: dict[str, Any]) -> None:
 def _send(mailbox: Any, record: dict[str, Any]) -> None:
     """Post a record; on those around a checkpoint, wait until the driver has dealt with it."""
     mailbox.post.remote(record)  # calls of one caller arrive in order
-    if record["kind"] in ("epoch", "saved"):
+    if record["kind"] in WAITED_FOR:
         while not ray.get(mailbox.settled.remote()):
             time.sleep(SETTLE_SECONDS)
 
@@ -262,7 +307,7 @@ def _rebuilt(fatal: dict[str, Any]) -> GristmillError:
     return error
 
 
-def _disk_error(error: OSError) -> str:
+def disk_error(error: OSError) -> str:
     """What to say when a file cannot be written for want of room."""
     if error.errno == errno.EFBIG:
         return f"a file is larger than this system lets it be ({error}); raise that limit (ulimit)"

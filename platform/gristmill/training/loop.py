@@ -17,9 +17,10 @@ from open_clip_train.data import SharedEpoch
 from gristmill.core.errors import BadInputError
 from gristmill.execution.hosting import fault_point
 from gristmill.training import checkpoint, clip
-from gristmill.training.clip import Place, Trainee
+from gristmill.training.clip import Trainee
 from gristmill.training.data import StreamSpec, make_loader
 from gristmill.training.drops import REASONS, Drops
+from gristmill.training.place import Place
 from gristmill.training.scales import Scale
 from gristmill.training.step import Batch, Stepper
 from gristmill.training.steps import Steps

@@ -10,7 +10,8 @@ import torch
 from open_clip import get_input_dtype
 from open_clip_train.precision import get_autocast
 
-from gristmill.training.clip import Place, Trainee
+from gristmill.training.clip import Trainee
+from gristmill.training.place import Place
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 """Images [B, 3, H, W] and captions [B, T]."""

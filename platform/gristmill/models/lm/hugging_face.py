@@ -75,6 +75,24 @@ def export(model: Decoder, folder: str) -> None:
     io.write_json(io.join(folder, CONFIG), {**settings, "torch_dtype": dtype})
 
 
+def read_config(folder: str) -> ModelConfig:
+    """The configuration of a model in Hugging Face's format; reads no weights.
+
+    Raises:
+        BadInputError: It is another architecture, or a Llama with parts of its own.
+    """
+    settings = io.read_json(io.join(folder, CONFIG))
+    kind = settings.get("model_type")
+    if kind == "llama":
+        return _llama_config(settings, folder)
+    if kind == "gristmill":
+        config: ModelConfig = configs.from_dict(settings["gristmill"])
+        return config
+    raise BadInputError(
+        f"{io.redact(folder)} holds a model of type {kind!r}; llama and gristmill can be read"
+    )
+
+
 def read(folder: str, *, device: str = "cpu") -> Decoder:
     """A model from a folder in Hugging Face's format: a Llama of any origin, or our export.
 
@@ -82,16 +100,9 @@ def read(folder: str, *, device: str = "cpu") -> Decoder:
         BadInputError: It is another architecture, or a Llama with parts of its own.
         CorruptDataError: A file is cut short or does not fit the configuration.
     """
-    settings = io.read_json(io.join(folder, CONFIG))
-    kind = settings.get("model_type")
-    if kind == "llama":
-        config, names = _llama_config(settings, folder), _llama_name
-    elif kind == "gristmill":
-        config, names = configs.from_dict(settings["gristmill"]), "decoder.{}".format
-    else:
-        raise BadInputError(
-            f"{io.redact(folder)} holds a model of type {kind!r}; llama and gristmill can be read"
-        )
+    config = read_config(folder)
+    plain = io.read_json(io.join(folder, CONFIG)).get("model_type") == "llama"
+    names = _llama_name if plain else "decoder.{}".format
     stored: dict[str, Tensor] = {}
     for uri in io.list_files(folder, ".safetensors"):
         stored |= safetensor_file.read(uri)

@@ -1,4 +1,4 @@
-"""The demo's second half: text corpora, tokens, and a short search of the best mixture of them."""
+"""The demo's second track: text corpora, tokens, and a short search of the best mixture of them."""
 
 from typing import Any
 
@@ -15,37 +15,42 @@ from gristmill.mixing.proxy_settings import Training
 from gristmill.mixing.search import MIXTURE, SearchJob
 
 VOCAB_SIZE = 4096
+TOKENS, SEARCH = "tokens", "search"
 PROXIES, CHECKED = 16, 2
 STEPS = 128
 """Of a proxy: four fifths of what `gristmill mix search` takes unasked."""
 PLAN = f"{PROXIES} of {STEPS} steps, then {CHECKED + 2} to check"
 
 
-def search(run: Run, *, seed: int, execution: Execution) -> dict[str, Any]:
-    """Every step from the embedded domains to a checked mixture; the search's summary."""
-    documents, tokenizer, tokens, found = (
-        run.path("text", name) for name in ("documents", "tokenizer", "tokens", "search")
-    )
+def make_tokens(run: Run) -> None:
+    """Every step from the embedded domains to token shards; at once if they are there."""
+    documents, tokenizer, tokens = (run.path("text", n) for n in ("documents", "tokenizer", TOKENS))
     steps: tuple[Job, ...] = (
         IngestCorpusJob(domains=sources(), validation=0.1, out=documents),
         TrainTokenizerJob(corpus=documents, vocab_size=VOCAB_SIZE, out=tokenizer),
         TokenizeJob(corpus=documents, tokenizer=tokenizer, out=tokens),
+    )
+    for job in steps:
+        run_job(job)
+
+
+def search(run: Run, *, seed: int, execution: Execution) -> dict[str, Any]:
+    """From tokens to a checked mixture; the search's summary."""
+    done = run_job(
         SearchJob(
-            corpora=(tokens,),
+            corpora=(run.path("text", TOKENS),),
             training=Training(steps=STEPS),
             first=PROXIES,
             most=PROXIES,
             check_random=CHECKED,
             check_seeds=1,
             seed=seed,
-            out=found,
+            out=run.path("text", SEARCH),
             execution=execution,
-        ),
-    )
-    summary: dict[str, Any] = {}
-    for job in steps:
-        summary = (run_job(job).done() or {})["summary"]
-    return summary
+        )
+    ).done()
+    found: dict[str, Any] = (done or {})["summary"]
+    return found
 
 
 def summary(found: dict[str, Any]) -> dict[str, Any]:
@@ -66,14 +71,14 @@ def line(found: dict[str, Any]) -> str:
 
 def write(run: Run, page: Report, found: dict[str, Any]) -> None:
     """The mixture track's part of the page."""
-    weights = Mixture.load(run.path("text", "search", MIXTURE)).weights
+    weights = Mixture.load(run.path("text", SEARCH, MIXTURE)).weights
     page.table(
         "The proposed mixture",
         ("domain", "weight"),
         [[name, weight] for name, weight in sorted(weights.items(), key=lambda pair: -pair[1])],
         note=line(found),
     )
-    links = {"mixture search": f"text/search/{REPORT}"}
-    for name in ("documents", "tokens"):
+    links = {"mixture search": f"text/{SEARCH}/{REPORT}"}
+    for name in ("documents", TOKENS):
         links[name] = f"text/{name}/{REPORT}"
     page.links("Every step's own report: the mixture track", links)

@@ -51,6 +51,7 @@ def start(tracks: Sequence[str]) -> Report:
         "equal samples seen, held-out drawings to test on.",
         "mix": "Text domains of the installed packages, small models on many mixtures of them, "
         "and the mixture that a fit of their losses proposes.",
+        "lm": "A language model on that mixture, and text of it.",
     }
     return Report(title="Gristmill demo", subtitle=" ".join(what[track] for track in tracks))
 

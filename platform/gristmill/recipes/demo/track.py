@@ -1,9 +1,10 @@
-"""`gristmill demo`: both tracks on what the package brings along, each step a run of its own.
+"""`gristmill demo`: three tracks on what the package brings along, each step a run of its own.
 
 A noisy pool is made of real drawings, scored by a small CLIP trained on a disjoint clean split,
 filtered three ways, resharded, trained on at equal samples seen, evaluated on held-out drawings,
-and the best is packed and verified. Then the mixture track (mixture.py). Each step is a job like
-any other, so a killed demo resumes.
+and the best is packed and verified. Then the mixture track (mixture.py), and a language model
+on what it proposes (language_model.py). Each step is a job like any other, so a killed demo
+resumes.
 """
 
 import logging
@@ -26,19 +27,19 @@ from gristmill.pools.inspection import InspectJob
 from gristmill.pools.reshard import ReshardJob
 from gristmill.pools.score import ScoreJob
 from gristmill.pools.selection import SUBSET, FilterJob
-from gristmill.recipes.demo import mixture, page
+from gristmill.recipes.demo import language_model, mixture, page
 from gristmill.recipes.demo.settings import ARCH, DEMO_RANKS, FILTERS, SCORER, SHARD_SIZE
 from gristmill.training.job import TrainClipJob
 from gristmill.training.scales import SCALES
 
 ROWS = 5000
-SECONDS = {"clip": 330, "mix": 200}
+SECONDS = {"clip": 330, "mix": 200, "lm": 100}
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoJob(Job):
-    """Filter, train, evaluate and submit on drawings; search a mixture on embedded texts."""
+    """Filter, train, evaluate and submit on drawings; search a mixture of texts and train on it."""
 
     out: str = "runs/demo"
     """Folder (local) that receives every step's run and report.html."""
@@ -46,8 +47,9 @@ class DemoJob(Job):
     """Of each participant's training."""
     pool_seed: int = 0
     """Of the pool's noise and of the scorer: another one makes another pool."""
-    tracks: tuple[Literal["clip", "mix"], ...] = ("clip", "mix")
-    """What to run: the CLIP track on drawings, the mixture search on texts."""
+    tracks: tuple[Literal["clip", "mix", "lm"], ...] = ("clip", "mix", "lm")
+    """What to run: the CLIP track on drawings, the mixture search on texts, a language model on
+    the mixture found (without `mix`: on the natural one)."""
     rows: int = ROWS
     """Pairs in the noisy pool."""
     execution: Execution = field(default_factory=Execution)
@@ -58,7 +60,7 @@ class DemoJob(Job):
         if self.rows < 100:
             raise BadInputError(f"rows must be at least 100, not {self.rows}")
         if not self.tracks or len(set(self.tracks)) < len(self.tracks):
-            raise BadInputError("tracks names clip, mix or both, each once")
+            raise BadInputError("tracks names some of clip, mix and lm, each once")
 
     def plan(self) -> Plan:
         """Steps and their size."""
@@ -71,6 +73,8 @@ class DemoJob(Job):
             ]
         if "mix" in self.tracks:
             work.append(("proxies", mixture.PLAN))
+        if "lm" in self.tracks:
+            work.append(("language model", language_model.PLAN))
         return Plan(
             title=f"demo of the tracks {', '.join(self.tracks)} (a pool of {self.rows:,} pairs)",
             reads=[("the drawings and texts inside the installed packages", 0)],
@@ -89,11 +93,12 @@ class DemoJob(Job):
         with session(self.execution):
             if "clip" in self.tracks:
                 said.append(self._clip(run, report))
+            if "mix" in self.tracks or "lm" in self.tracks:
+                mixture.make_tokens(run)
             if "mix" in self.tracks:
-                found = mixture.search(run, seed=self.seed, execution=self.execution)
-                mixture.write(run, report, found)
-                run.set_summary(**mixture.summary(found))
-                said.append(mixture.line(found))
+                said.append(self._mix(run, report))
+            if "lm" in self.tracks:
+                said.append(self._lm(run, report))
         report.save(run.path(REPORT))
         print("\n\n".join(said))
 
@@ -106,6 +111,25 @@ class DemoJob(Job):
         page.write(report, results, self._truth(run), best)
         run.set_summary(best=best, **{n: round(r["average"], 4) for n, r in results.items()})
         return page.table(results)
+
+    def _mix(self, run: Run, report: Report) -> str:
+        """The mixture track; its line for the terminal."""
+        found = mixture.search(run, seed=self.seed, execution=self.execution)
+        mixture.write(run, report, found)
+        run.set_summary(**mixture.summary(found))
+        return mixture.line(found)
+
+    def _lm(self, run: Run, report: Report) -> str:
+        """The language model; its line for the terminal."""
+        found = language_model.train(
+            run,
+            seed=self.seed,
+            address=self.execution.address,
+            searched="mix" in self.tracks,
+        )
+        language_model.write(report, found)
+        run.set_summary(lm_loss=round(found["final_loss"], 4))
+        return language_model.line(found)
 
     def _raw(self, run: Run) -> Path:
         """Raw tars, clean split and evaluation sets: made once, then left alone."""

@@ -4,16 +4,13 @@ Shapes: M width, F hidden.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from gristmill.models.lm.config import ModelConfig
-
-SPREAD = 0.1
-"""Distance between the offsets that tell the branches of a series apart at the start."""
+from gristmill.models.lm.feed_forward._series import Series
 
 
 class FeedForward(nn.Module, ABC):
@@ -40,6 +37,12 @@ class FeedForward(nn.Module, ABC):
     def activate(self, x: Tensor) -> Tensor:
         """The kind's activation, sigma."""
 
+    def activate_backward(self, grad: Tensor, x: Tensor) -> Tensor:
+        """`grad` times the derivative of `activate` at x; a kind may know a faster way."""
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            return torch.autograd.grad(self.activate(x), x, grad)[0]
+
     def forward(self, x_BTM: Tensor) -> Tensor:
         """The block's output, [B, T, M]."""
         up_BTF = self.up(x_BTM)
@@ -47,33 +50,5 @@ class FeedForward(nn.Module, ABC):
         if self.series is None:
             active_BTF = self.activate(inner_BTF)
         else:
-            active_BTF = self.series(inner_BTF, self.activate)
+            active_BTF = self.series(inner_BTF, self.activate, self.activate_backward)
         return self.down(active_BTF * up_BTF if self.gated else active_BTF)
-
-
-class Series(nn.Module):
-    """sum_i sigma(a_i x + b_i) with a and b of shape [n, F].
-
-    Starts at a = 1 / n and offsets b spread about 0, since equal branches would stay equal.
-    """
-
-    def __init__(self, terms: int, hidden: int) -> None:
-        super().__init__()
-        self.scale_NF = nn.Parameter(torch.empty(terms, hidden))
-        self.offset_NF = nn.Parameter(torch.empty(terms, hidden))
-
-    def start(self) -> None:
-        """Set the starting values, the same for every channel."""
-        terms = len(self.scale_NF)
-        with torch.no_grad():
-            self.scale_NF.fill_(1 / terms)
-            offsets = SPREAD * (torch.arange(terms) - (terms - 1) / 2)
-            self.offset_NF.copy_(offsets[:, None].expand_as(self.offset_NF))
-
-    def forward(self, x_BTF: Tensor, activate: Callable[[Tensor], Tensor]) -> Tensor:
-        """Branches are added one by one, so that no [n, B, T, F] is formed."""
-        scales, offsets = self.scale_NF.to(x_BTF.dtype), self.offset_NF.to(x_BTF.dtype)
-        total_BTF = activate(x_BTF * scales[0] + offsets[0])
-        for scale_F, offset_F in zip(scales[1:], offsets[1:], strict=True):
-            total_BTF = total_BTF + activate(x_BTF * scale_F + offset_F)
-        return total_BTF

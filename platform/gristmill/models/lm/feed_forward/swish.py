@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -16,3 +17,7 @@ class Swish(FeedForward):
     def activate(self, x: Tensor) -> Tensor:
         """SiLU."""
         return F.silu(x)
+
+    def activate_backward(self, grad: Tensor, x: Tensor) -> Tensor:
+        """In one pass over memory."""
+        return torch.ops.aten.silu_backward(grad, x)

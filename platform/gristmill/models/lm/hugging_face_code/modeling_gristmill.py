@@ -39,10 +39,10 @@ class GristmillForCausalLM(PreTrainedModel, GenerationMixin):
         return self.decoder.embedding
 
     def prepare_inputs_for_generation(
-        self, input_ids: torch.Tensor, **_kwargs: Any
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **_kwargs: Any
     ) -> dict[str, Any]:
-        """The whole text so far, at each step."""
-        return {"input_ids": input_ids}
+        """The whole text so far, at each step; the mask, so that a padded one is refused."""
+        return {"input_ids": input_ids, "attention_mask": attention_mask}
 
     def forward(
         self,

@@ -1,0 +1,12 @@
+"""Job: gristmill lm evaluate.
+
+ray job submit --working-dir . --runtime-env jobs/runtime_env.yaml -- \\
+    python jobs/lm_evaluate.py --help
+"""
+
+import sys
+
+from gristmill.recipes.commands import main
+
+if __name__ == "__main__":
+    sys.exit(main(["lm", "evaluate", *sys.argv[1:]]))

@@ -1,0 +1,1 @@
+"""Read-only probes of a language model, one file each; base.py is their contract."""

@@ -1,0 +1,1 @@
+"""Evaluation of language models: loss by domain, a trigram beside it, the harness, probes."""

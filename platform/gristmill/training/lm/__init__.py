@@ -1,0 +1,1 @@
+"""Training of language models: the step, its engines, checkpoints and the job."""

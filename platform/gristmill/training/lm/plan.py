@@ -1,0 +1,134 @@
+"""What a training of a language model costs, said before it starts; refuses what would fail."""
+
+import shutil
+from typing import TYPE_CHECKING
+
+from gristmill.core import io
+from gristmill.core.errors import BadInputError
+from gristmill.core.plan import Plan, human_bytes
+
+if TYPE_CHECKING:
+    from gristmill.training.lm.job import TrainLmJob
+    from gristmill.training.lm.preflight import Checked
+
+STATE_BYTES = 12
+"""A parameter in a checkpoint: float32 weight and AdamW's two moments."""
+MODEL_BYTES = 4
+CARD, CARD_FLOPS, ASSUMED_MFU = "H100", 989.4e12, 0.4
+
+
+def checkpoint_bytes(job: "TrainLmJob") -> int:
+    """Size of one checkpoint."""
+    return STATE_BYTES * job.config.num_params
+
+
+def disk_bytes(job: "TrainLmJob") -> int:
+    """Most that the run's folder holds: kept checkpoints, one being written, the model."""
+    total = -(-job.num_steps // job.checkpoint_every)
+    kept = job.execution.keep_checkpoints
+    count = min(total, kept + 1) if kept else total
+    return count * checkpoint_bytes(job) + MODEL_BYTES * job.config.num_params
+
+
+def require_room(job: "TrainLmJob", uri: str) -> None:
+    """Refuse a local disk that cannot hold the checkpoints.
+
+    Raises:
+        BadInputError: It cannot.
+    """
+    if not io.is_local(uri):
+        return
+    path = io.local_path(uri)
+    while not io.exists(path) and path != "/":
+        path = path.rpartition("/")[0] or "/"
+    there = sum(io.size_bytes(found) for found in io.list_files(uri, recursive=True))
+    free = shutil.disk_usage(path).free + there
+    if disk_bytes(job) > free:
+        raise BadInputError(
+            f"checkpoints and model need {human_bytes(disk_bytes(job))}, {io.redact(uri)} has room "
+            f"for {human_bytes(free)}; lower --keep-checkpoints, or choose another --out"
+        )
+
+
+def make_plan(job: "TrainLmJob") -> Plan:
+    """The answer to `--plan`."""
+    from gristmill.training.lm.preflight import check
+
+    checked = check(job)
+    require_room(job, job.out)
+    workers = job.execution.most_workers or 1
+    tokens = job.num_steps * job.batch_size * checked.seq_len
+    flops = job.config.flops_per_token(checked.seq_len) * tokens
+    warnings = _warnings(job, checked, workers)
+    return Plan(
+        title=f"train {job.preset} on {tokens:,} tokens",
+        reads=[(io.redact(uri), 0) for uri in job.corpora],
+        writes=[
+            ("a checkpoint", checkpoint_bytes(job)),
+            ("checkpoints and model, at most", disk_bytes(job)),
+        ],
+        work=[*_amounts(job, checked, workers, flops), *_epochs(checked)],
+        gpu_hours=flops / (CARD_FLOPS * ASSUMED_MFU) / 3600,
+        basis=f"{CARD} at {ASSUMED_MFU:.0%} of its bf16 peak, an assumption",
+        warnings=warnings,
+    )
+
+
+def _amounts(
+    job: "TrainLmJob", checked: "Checked", workers: int, flops: float
+) -> list[tuple[str, str]]:
+    from gristmill.models.lm.memory import estimate
+
+    where = job.execution
+    rows = -(-job.batch_size // workers)
+    micro = min(where.micro_batch_size or rows, rows)
+    memory = estimate(
+        job.config,
+        micro_batch_size=micro,
+        seq_len=checked.seq_len,
+        workers=workers,
+        zero_stage=where.zero_stage,
+        precision="fp32" if job.precision == "fp32" else "bf16",
+        recompute=where.recompute,
+    )
+    on_card = memory.total - (memory.optimizer if where.offload else 0)
+    batch = job.batch_size * checked.seq_len
+    peak = job.optimization.peak(job.batch_size)
+    return [
+        ("params", f"{job.config.num_params:,}"),
+        ("steps", f"{job.num_steps:,} of {job.batch_size:,} sequences ({batch:,} tokens)"),
+        ("ranks", f"{workers} by {where.engine}, {-(-rows // micro)} micro-batches of {micro}"),
+        ("rate", f"{peak:.3g} at its peak, {job.optimization.schedule}"),
+        ("compute", f"{flops:.2e} FLOPs, forward and backward"),
+        ("memory", f"{human_bytes(on_card)} a GPU: weights "
+                   f"{human_bytes(memory.weights)}, gradients {human_bytes(memory.gradients)}, "
+                   f"optimizer {human_bytes(memory.optimizer)}"
+                   f"{' (in the host)' if where.offload else ''}, activations "
+                   f"{human_bytes(memory.activations + memory.loss)} (estimated)"),
+        ("saves", f"every {job.checkpoint_every:,} steps"),
+    ]  # fmt: skip
+
+
+def _epochs(checked: "Checked") -> list[tuple[str, str]]:
+    return [
+        (entry.domain, f"{entry.tokens:,} tokens, {entry.epochs:.2f} epochs")
+        for entry in checked.ledger.entries
+    ]
+
+
+def _warnings(job: "TrainLmJob", checked: "Checked", workers: int) -> list[str]:
+    said = []
+    if checked.unvalidated:
+        said.append(f"no validation loss for {', '.join(checked.unvalidated)}: too little text")
+    if not job.execution.most_workers:
+        said.append("counted for 1 worker; a run takes one worker a GPU unless told --workers")
+    if job.execution.elastic:
+        odd = [n for n in range(job.execution.min_workers, workers + 1) if job.batch_size % n]
+        if odd:
+            said.append(
+                f"the batch does not divide by {', '.join(map(str, odd))} workers: some of their "
+                "rows stay empty"
+            )
+    if job.execution.engine != "torch" and workers == 1:
+        said.append(f"{job.execution.engine} on one worker cuts nothing up")
+    return said

@@ -1,0 +1,110 @@
+"""What is checked before anything starts; numpy only. The ground of `--plan` too."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gristmill.core import io
+from gristmill.core.errors import BadInputError
+from gristmill.corpora.ledger import Ledger
+from gristmill.corpora.mixture import Mixture, read_mixture
+from gristmill.corpora.stream import TokenStream
+from gristmill.corpora.tokenizer import FILE, content_hash
+from gristmill.corpora.tokens import TokenCorpus
+from gristmill.models.lm.config import ModelConfig
+from gristmill.training.lm.universal import is_universal
+from gristmill.training.lm.validation_domains import validated
+
+if TYPE_CHECKING:
+    from gristmill.training.lm.job import TrainLmJob
+
+VOCABULARY = "vocabulary.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """Inputs that go together."""
+
+    corpus: TokenCorpus
+    mixture: Mixture
+    seq_len: int
+    ledger: Ledger
+    """Planned."""
+    unvalidated: tuple[str, ...]
+    """Domains with too little held-out text for a validation loss."""
+
+
+def check(job: "TrainLmJob") -> Checked:
+    """Refuse what would fail, or train on the wrong ids.
+
+    Raises:
+        BadInputError: Says what does not fit, with what to do.
+    """
+    model = job.config
+    corpus = TokenCorpus(*job.corpora)
+    check_vocabulary(model, corpus)
+    seq_len = job.sequence_length
+    if seq_len > model.context_length and model.positions == "learned":
+        raise BadInputError(
+            f"seq_len {seq_len} is over the {model.context_length} learned positions of the model"
+        )
+    mixture = read_mixture(job.mixture, corpus.sizes())
+    stream = TokenStream(corpus, mixture, seq_len=seq_len, batch_size=job.batch_size, seed=job.seed)
+    ledger = stream.require_epochs(job.num_steps, job.max_epochs)
+    if job.mixture_vocabulary and job.mixture_vocabulary != corpus.vocabulary.sha256:
+        raise BadInputError(
+            f"the mixture was found with the tokenizer {job.mixture_vocabulary[:12]}, the corpora "
+            f"have {corpus.vocabulary.sha256[:12]}; shares of tokens mean something else there"
+        )
+    if job.init:
+        check_start(job.init, model, corpus)
+    there = validated(corpus, seq_len)
+    missing = tuple(domain for domain in corpus.domains if domain not in there)
+    return Checked(
+        corpus=corpus, mixture=mixture, seq_len=seq_len, ledger=ledger, unvalidated=missing
+    )
+
+
+def check_vocabulary(model: ModelConfig, corpus: TokenCorpus) -> None:
+    """Refuse ids that the embedding has no row for.
+
+    Raises:
+        BadInputError: There are some.
+    """
+    if corpus.vocabulary.size > model.vocab_size:
+        raise BadInputError(
+            f"the corpora's tokenizer has {corpus.vocabulary.size:,} tokens, the model's "
+            f"vocabulary {model.vocab_size:,}; take another preset or tokenizer"
+        )
+
+
+def check_start(folder: str, model: ModelConfig, corpus: TokenCorpus) -> None:
+    """Refuse a model to start from that is another one, or speaks with another tokenizer.
+
+    Raises:
+        BadInputError: It is, or does.
+    """
+    from gristmill.core import config as configs
+
+    if is_universal(folder):
+        return  # its shapes are compared as it is read; it does not say which tokenizer it knows
+    uri = io.join(folder, "model.json")
+    if not io.exists(uri):
+        raise BadInputError(f"no model at {io.redact(folder)}: it has no model.json")
+    found = configs.from_dict(io.read_json(uri))
+    if found != model:
+        lines = configs.differences(configs.to_dict(found), configs.to_dict(model))
+        raise BadInputError(
+            f"{io.redact(folder)} holds another model than the preset (its value -> the preset's): "
+            + "; ".join(lines[:5])
+        )
+    if io.exists(io.join(folder, VOCABULARY)):
+        sha256 = str(io.read_json(io.join(folder, VOCABULARY))["sha256"])
+    elif io.exists(io.join(folder, FILE)):
+        sha256 = content_hash(io.read_bytes(io.join(folder, FILE)).decode())
+    else:
+        return
+    if sha256 != corpus.vocabulary.sha256:
+        raise BadInputError(
+            f"{io.redact(folder)} was trained with the tokenizer {sha256[:12]}, the corpora have "
+            f"{corpus.vocabulary.sha256[:12]}; tokenize the text with the model's own"
+        )

@@ -1,0 +1,129 @@
+"""DeepSpeed's stages against plain torch, and checkpoints from any of them in any other."""
+
+import shutil
+
+import pytest
+from lm_training import (
+    losses,
+    of_kind,
+    orders,
+    spec_for,
+    train_here,
+    train_ranks,
+    write_small_tokens,
+)
+
+from gristmill.training.lm.guard import Guard
+from gristmill.training.lm.schedule import Optimization
+
+SLOW = Optimization(lr=2e-4)
+JUMPY = Guard(spike_sigmas=0.05, spike_window=4, max_bad_steps=99)
+STAGES = ("zero0", "zero1", "zero2", "zero3")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return write_small_tokens(tmp_path_factory.mktemp("tokens"))
+
+
+@pytest.fixture(scope="module")
+def plain(corpus, tmp_path_factory):
+    """Plain torch on one process."""
+    folder = tmp_path_factory.mktemp("plain")
+    return train_here(spec_for(corpus, folder)), folder
+
+
+def norms(records):
+    return {r["step"]: r["grad_norm"] for r in of_kind(records, "step")}
+
+
+def close(found, expected, tolerance):
+    assert found.keys() == expected.keys()
+    worst = max(abs(found[step] - expected[step]) for step in found)
+    assert worst < tolerance, f"{worst} apart"
+
+
+@pytest.fixture(scope="module")
+def runs(plain, corpus, tmp_path_factory):
+    """Of each stage, by one pair of ranks: a whole run; one with a guard that finds many steps bad;
+    one that goes on from plain torch's checkpoint."""
+    pytest.importorskip("deepspeed")
+    folder = tmp_path_factory.mktemp("runs")
+    specs = {}
+    for name in STAGES:
+        specs[name, "whole"] = spec_for(corpus, folder / name, engine=name)
+        specs[name, "guarded"] = spec_for(
+            corpus, folder / f"g-{name}", engine=name, guard=JUMPY, optimization=SLOW, steps=16
+        )
+        specs[name, "resumed"] = spec_for(corpus, folder / f"r-{name}", engine=name)
+        shutil.copytree(plain[1] / "step-00000008", folder / f"r-{name}" / "step-00000008")
+    found = train_ranks(2, list(specs.values()), DS_ACCELERATOR="cpu")
+    return dict(zip(specs, found, strict=True)), folder
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_takes_the_steps_of_plain_torch(plain, runs, stage):
+    """24 steps in float32 with the same global batch, gradients accumulated over three micro-batches
+    on each of two ranks."""
+    records = runs[0][stage, "whole"]
+    close(losses(records), losses(plain[0]), 1e-4)
+    assert orders(records) == orders(plain[0])
+    close(norms(records), norms(plain[0]), 1e-3)
+    mine, theirs = (of_kind(r, "validation")[-1]["loss"] for r in (records, plain[0]))
+    close(mine, theirs, 1e-4)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_goes_on_from_plain_torchs_checkpoint(plain, runs, stage):
+    records = runs[0][stage, "resumed"]
+    assert of_kind(records, "start")[0]["step"] == 8
+    close(losses(records), {s: v for s, v in losses(plain[0]).items() if s >= 8}, 1e-4)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_plain_torch_goes_on_from_a_stages_checkpoint(plain, runs, corpus, stage):
+    shutil.rmtree(runs[1] / stage / "step-00000024")
+    again = train_here(spec_for(corpus, runs[1] / stage))
+    assert of_kind(again, "start")[0]["step"] == 16
+    close(losses(again), {s: v for s, v in losses(plain[0]).items() if s >= 16}, 1e-4)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_leaves_out_the_same_bad_steps(runs, corpus, tmp_path, stage):
+    expected = train_here(spec_for(corpus, tmp_path, guard=JUMPY, optimization=SLOW, steps=16))
+    records = runs[0][stage, "guarded"]
+    bad = [record["step"] for record in of_kind(expected, "guard")]
+    assert 0 < len(bad) < 12
+    assert [record["step"] for record in of_kind(records, "guard")] == bad
+    close(losses(records), losses(expected), 1e-4)
+
+
+@pytest.mark.slow
+def test_bf16_and_offload_learn_too(plain, corpus, tmp_path):
+    pytest.importorskip("deepspeed")
+    specs = [spec_for(corpus, tmp_path / f"b{s}", engine=s, bf16=True) for s in STAGES]
+    specs += [spec_for(corpus, tmp_path / f"o{s}", engine=s, offload=True) for s in STAGES[1:]]
+    found = train_ranks(2, specs, DS_ACCELERATOR="cpu")
+    for records in found[:4]:
+        close(losses(records), losses(plain[0]), 0.05)
+    for records in found[4:]:
+        close(losses(records), losses(plain[0]), 1e-4)
+
+
+@pytest.mark.slow
+def test_three_ranks_cut_what_three_does_not_divide(plain, corpus, tmp_path):
+    """Parts of unequal length, written by three ranks and read back by them."""
+    pytest.importorskip("deepspeed")
+    specs = []
+    for stage in STAGES:
+        specs.append(spec_for(corpus, tmp_path / stage, engine=stage, checkpoint_every=24))
+        shutil.copytree(plain[1] / "step-00000008", tmp_path / stage / "step-00000008")
+        specs.append(spec_for(corpus, tmp_path / f"n-{stage}", engine=stage))
+    expected = losses(plain[0])
+    for records in train_ranks(3, specs, DS_ACCELERATOR="cpu"):
+        first = of_kind(records, "start")[0]["step"]
+        close(losses(records), {s: v for s, v in expected.items() if s >= first}, 1e-4)
+    for stage in STAGES:
+        shutil.rmtree(tmp_path / f"n-{stage}" / "step-00000024")
+        again = train_here(spec_for(corpus, tmp_path / f"n-{stage}"))
+        close(losses(again), {s: v for s, v in expected.items() if s >= 16}, 1e-4)
