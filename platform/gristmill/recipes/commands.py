@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 
 from gristmill import __version__
-from gristmill.core.cli import Command, guarded, invoke, parse, recipes_of, table
+from gristmill.core.cli import Command, act, guarded, invoke, parse, recipes_of, table
 
 COMMANDS: dict[str, dict[str, Command]] = {
     "pool": {
@@ -92,6 +92,16 @@ COMMANDS: dict[str, dict[str, Command]] = {
             job="gristmill.models.lm.generate:GenerateJob",
         ),
     },
+    "cluster": {
+        "render": Command(
+            help="cluster files of a fleet: Ray on AWS, Google Cloud, Azure, Kubernetes, Slurm",
+            action="gristmill.clusters.render:RenderFleet",
+        ),
+        "validate": Command(
+            help="check cluster files against schemas and our rules",
+            action="gristmill.clusters.validate:ValidateFiles",
+        ),
+    },
     "demo": {
         "": Command(
             help="the CLIP track end to end on the embedded pool",
@@ -118,8 +128,9 @@ def overview() -> str:
     return (
         "usage: gristmill GROUP VERB [options]\n\n"
         f"{table(COMMANDS)}\n\n"
-        "Every command takes --help, --plan (say the cost and stop) and --overwrite.\n"
-        "The same command again resumes an unfinished run and returns at once for a finished one."
+        "Every command takes --help; those that make results take --plan (say the cost and stop)\n"
+        "and --overwrite. The same command again resumes an unfinished run and returns at once\n"
+        "for a finished one."
     )
 
 
@@ -150,6 +161,10 @@ def _usage(problem: str, word: str, known: Iterable[str]) -> int:
 
 def run_command(prog: str, command: Command, words: list[str]) -> int:
     """Parse the words after a verb, then plan or run the job."""
+    if command.action:
+        module, _, name = command.action.partition(":")
+        kind = getattr(importlib.import_module(module), name)
+        return act(kind, words, prog=prog, about=command.help)
     if command.job:
         module, _, name = command.job.partition(":")
         kind = getattr(importlib.import_module(module), name)
