@@ -37,7 +37,7 @@ class Group:
     """Workers of one machine kind."""
 
     machine: str = ""
-    """The provider's name of the machine kind. Empty on Kubernetes, where the next fields say it."""
+    """The provider's name of the machine kind; empty on Kubernetes."""
     max: int
     """Most machines at once."""
     min: int = 0
@@ -141,8 +141,6 @@ class Azure:
 class Kubernetes:
     """Pods under the KubeRay operator, 1.6 or later."""
 
-    version: str
-    """Kubernetes' version, such as 1.34: what the files are checked against."""
     namespace: str
     queue: str
     """Kueue's LocalQueue that admits our jobs."""
@@ -274,7 +272,10 @@ def load(uri: str) -> Fleet:
 
 def _check_site(cloud: str, site: Any) -> None:
     """Machine kinds exist, and group names fit every provider's naming."""
-    wanted = {"head": site.head.machine, **{f"groups.{n}": g.machine for n, g in site.groups.items()}}
+    wanted = {
+        "head": site.head.machine,
+        **{f"groups.{n}": g.machine for n, g in site.groups.items()},
+    }
     for place, kind in wanted.items():
         try:
             machine(cloud, kind)
@@ -291,7 +292,9 @@ def _build(kind: Any, data: Any, place: str) -> Any:
     if get_origin(kind) is dict:
         if not isinstance(data, dict):
             raise BadInputError(f"{place}: {data!r} is not a mapping")
-        return {_key(k, place): _build(get_args(kind)[1], v, f"{place}.{k}") for k, v in data.items()}
+        return {
+            _key(k, place): _build(get_args(kind)[1], v, f"{place}.{k}") for k, v in data.items()
+        }
     if get_origin(kind) is tuple:
         if not isinstance(data, list):
             raise BadInputError(f"{place}: {data!r} is not a list")
@@ -312,10 +315,12 @@ def _key(key: Any, place: str) -> str:
 def _plain(kind: Any, data: Any, place: str) -> Any:
     if kind is float and isinstance(data, int) and not isinstance(data, bool):
         return float(data)
-    if not isinstance(data, kind) or isinstance(data, bool) and kind is not bool:
+    if not isinstance(data, kind) or (isinstance(data, bool) and kind is not bool):
         raise BadInputError(f"{place}: {data!r} must be {kind.__name__}; quote it if it is text")
     if kind is str and not place.endswith("command") and data and not PLAIN.fullmatch(data):
-        raise BadInputError(f"{place}: {data!r} holds a character other than letters and . _ : / @ + -")
+        raise BadInputError(
+            f"{place}: {data!r} holds a character other than letters and . _ : / @ + -"
+        )
     if kind is str and ("\n" in data or '"' in data or "$" in data or "`" in data):
         raise BadInputError(f"{place}: {data!r} holds a quote, $ or a line break")
     return data
