@@ -6,11 +6,15 @@ cluster, and is over.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 
 @dataclass(frozen=True, kw_only=True)
 class Action(ABC):
     """Base of all actions. A child adds fields and `act`; nothing derives from a child."""
+
+    takes_more: ClassVar[bool] = False
+    """Whether words that are no option of its own go, in their order, into its field `words`."""
 
     @abstractmethod
     def act(self) -> int:

@@ -77,7 +77,11 @@ def act(kind: type[Action], argv: Sequence[str], *, prog: str, about: str) -> in
     import tyro
 
     settings = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
-    return tyro.cli(kind, args=list(argv), prog=prog, description=about, config=settings).act()
+    given: dict[str, Any] = {"prog": prog, "description": about, "config": settings}
+    if not kind.takes_more:
+        return tyro.cli(kind, args=list(argv), **given).act()
+    action, more = tyro.cli(kind, args=list(argv), return_unknown_args=True, **given)
+    return dataclasses.replace(action, words=tuple(more)).act()
 
 
 def invoke(invocation: Invocation[Any]) -> int:

@@ -101,6 +101,14 @@ COMMANDS: dict[str, dict[str, Command]] = {
             help="check cluster files against schemas and our rules",
             action="gristmill.clusters.validate:ValidateFiles",
         ),
+        "plan": Command(
+            help="hours, GPU-hours, cost, memory, disk and network of a job on a fleet",
+            action="gristmill.clusters.plan:PlanCapacity",
+        ),
+        "submit": Command(
+            help="send GROUP VERB to a cluster, follow its output, end with its exit code",
+            action="gristmill.recipes.submit:SubmitWords",
+        ),
     },
     "demo": {
         "": Command(
