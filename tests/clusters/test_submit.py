@@ -1,0 +1,138 @@
+"""Jobs sent to a real head with authentication: the head of cluster/laptop.sh, `cluster submit`."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from killing import environment
+from made_up import write_metadata
+
+from gristmill.clusters.submission import runtime_environment
+from gristmill.core.errors import BadInputError
+from gristmill.recipes.commands import main
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+PORT, DASHBOARD = 27_379, 29_265
+
+
+def gristmill(*words, env, timeout=240):
+    return subprocess.run(
+        [sys.executable, "-m", "gristmill", *map(str, words)],
+        env=env, capture_output=True, text=True, timeout=timeout, cwd=ROOT,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def laptop(tmp_path_factory):
+    """The head that laptop.sh starts, with a home of its own, so with a token of its own."""
+    home = tmp_path_factory.mktemp("home")
+    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+    env = environment(HOME=str(home), PATH=path)
+    words = [
+        "bash", ROOT / "cluster" / "laptop.sh", "--num-cpus=2", f"--port={PORT}",
+        f"--dashboard-port={DASHBOARD}", f"--dashboard-agent-listen-port={DASHBOARD + 1}",
+        "--object-store-memory=100000000", f"--temp-dir=/tmp/gml{os.getpid()}",
+    ]  # fmt: skip
+    log = home / "head.log"
+    process = subprocess.Popen(
+        list(map(str, words)), env=env, stdout=log.open("wb"), stderr=subprocess.STDOUT
+    )
+    address = f"http://127.0.0.1:{DASHBOARD}"
+    client = {**env, "RAY_AUTH_MODE": "token"}
+    try:
+        for _ in range(90):
+            asked = subprocess.run(
+                [BIN / "ray", "job", "list", "--address", address], env=client, capture_output=True
+            )
+            if asked.returncode == 0:
+                break
+            assert process.poll() is None, log.read_text()
+            time.sleep(1)
+        else:
+            pytest.fail(asked.stderr.decode()[-1000:])
+        yield address, client, home
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_filter_is_submitted_followed_and_done(laptop, tmp_path):
+    address, env, _ = laptop
+    write_metadata(tmp_path / "p", 5000)
+    out = tmp_path / "o"
+    words = [
+        "pool",
+        "filter",
+        "clip_score",
+        "--fraction",
+        "0.3",
+        "--pool",
+        tmp_path / "p",
+        "--out",
+        out,
+    ]
+    done = gristmill("cluster", "submit", *words, "--address", address, env=env)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "submitted raysubmit_" in done.stderr
+    assert f"done: {out}" in done.stdout
+    assert (out / "DONE").exists() and (out / "subset.npy").stat().st_size > 128
+
+    bad = gristmill(
+        "cluster", "submit", "pool", "filter", "clip_score", "--fraction", "7",
+        "--pool", tmp_path / "p", "--out", tmp_path / "x", "--address", address, env=env,
+    )  # fmt: skip
+    assert bad.returncode == 2, "the job's own exit code comes back"
+    assert "fraction" in bad.stdout
+    absent = gristmill(
+        "cluster", "submit", "pool", "inspect", "--pool", tmp_path / "none", "--out", tmp_path / "y",
+        "--address", address, env=env,
+    )  # fmt: skip
+    assert absent.returncode == 1 and "error:" in absent.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_wrong_or_missing_token_is_refused(laptop, tmp_path):
+    address, env, home = laptop
+    assert (home / ".ray" / "auth_token").stat().st_mode & 0o077 == 0
+    wrong = tmp_path / "wrong"
+    wrong.write_text("f" * 64)
+    words = ["cluster", "submit", "lm", "describe", "demo", "--address", address]
+    refused = gristmill(*words, env={**env, "RAY_AUTH_TOKEN_PATH": str(wrong)})
+    assert refused.returncode == 1
+    assert "refuses this token" in refused.stderr and "RAY_AUTH_TOKEN_PATH" in refused.stderr
+    empty = tmp_path / "nobody"
+    empty.mkdir()
+    nobody = {**env, "HOME": str(empty), "RAY_AUTH_MODE": "disabled"}
+    missing = gristmill(*words, env=nobody)
+    assert missing.returncode == 1
+    assert "asks for a token and got none" in missing.stderr
+    nothing = gristmill(*words, env={**env, "HOME": str(empty)})
+    assert nothing.returncode == 1 and "token" in nothing.stderr
+
+
+def test_words_that_are_no_job_are_refused_before_anything_is_sent(capsys):
+    assert main(["cluster", "submit", "pool", "filtre", "--address", "http://127.0.0.1:1"]) == 1
+    assert "no job 'pool' 'filtre'" in capsys.readouterr().err
+    assert main(["cluster", "submit", "cluster", "plan", "--address", "http://127.0.0.1:1"]) == 1
+    assert "no job 'cluster' 'plan'" in capsys.readouterr().err
+
+
+def test_nobody_at_the_address_is_told(capsys):
+    assert main(["cluster", "submit", "lm", "describe", "--address", "http://127.0.0.1:1"]) == 1
+    assert "no Ray head answers at http://127.0.0.1:1" in capsys.readouterr().err
+    assert main(["cluster", "submit", "lm", "describe", "--address", "ray://h:10001"]) == 1
+    assert "must be the dashboard's" in capsys.readouterr().err
+
+
+def test_the_runtime_environment_is_that_of_the_jobs(tmp_path):
+    made = runtime_environment(str(ROOT))
+    assert made["env_vars"]["PYTHONPATH"] == "platform" and made["working_dir"] == str(ROOT)
+    with pytest.raises(BadInputError, match="no checkout"):
+        runtime_environment(str(tmp_path))
