@@ -90,6 +90,7 @@ BROKEN = [
     ("roles/aws-head.json", '"ec2:RunInstances"', '"ec2:*"', "Statement.StartMachinesOfThisCluster.Action", "every action"),
     ("roles/aws-head.json", "role/gristmill-worker", "role/*", "Statement.GiveWorkersTheirRole.Resource", "administrator"),
     ("roles/azure.json", "/resourceGroups/gristmill", "", "AssignableScopes", "wider than a resource group"),
+    ("grafana.json", "ray_gristmill_mfu", "ray_gristmill_mfa", "panels.2.targets.expr", "no gauge ray_gristmill_mfa"),
     ("fleet.yaml", "max: 40", "maxx: 40", "aws.groups.data-spot.maxx", "perhaps max"),
 ]  # fmt: skip
 

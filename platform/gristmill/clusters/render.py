@@ -7,6 +7,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from gristmill.clusters.fleet import Fleet, load
+from gristmill.clusters.grafana import dashboard
 from gristmill.core import io
 from gristmill.core.action import Action
 from gristmill.core.errors import BadInputError
@@ -84,6 +85,7 @@ def render(fleet: Fleet) -> Iterator[tuple[str, str]]:
         yield "slurm.sh", made("slurm.sh", nodes=_nodes(fleet, fleet.slurm.gpus_per_node))
     for name in ("laptop.yaml", "laptop.sh", "two-node.yaml"):
         yield name, made(name)
+    yield "grafana.json", dashboard(fleet.name)
     yield "Dockerfile", made("Dockerfile", gpu=False, python=PYTHON)
     yield "Dockerfile.gpu", made("Dockerfile", gpu=True, python=PYTHON)
 

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import tyro
 
 from gristmill.clusters import fleet, policies, scripts
-from gristmill.clusters.findings import Checked, Finding, at
+from gristmill.clusters.findings import Checked, Finding
+from gristmill.clusters.grafana import check_dashboard_file
 from gristmill.clusters.kubernetes_files import Objects, check_kubernetes
 from gristmill.clusters.ray_files import check_ray
 from gristmill.clusters.rules import check_text
@@ -112,7 +113,9 @@ def _check(checked: Checked, documents: list[dict[str, Any]], objects: Objects) 
         policies.check_azure_role(checked, first)
     elif "includedPermissions" in first:
         policies.check_gcp_role(checked, first)
-    elif at(first, "panels") is None:
+    elif "panels" in first:
+        check_dashboard_file(checked, first)
+    else:
         checked.wrong(
             "the file",
             "is of no kind known here; known: Ray, Kubernetes, Slurm, Docker, fleets, roles",

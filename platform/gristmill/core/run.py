@@ -18,11 +18,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from typing import IO, Any
 
 from gristmill.core import io
 from gristmill.core.config import config_hash, differences, identity, to_dict
 from gristmill.core.errors import RunError
+from gristmill.core.journal import Journal
 
 CONFIG, ENV, METRICS, REPORT, DONE = (
     "config.json",
@@ -37,6 +39,10 @@ SCRATCH = ".work"
 LEASE_SECONDS = 60.0
 CHECKS_AT_ONCE = 16
 PACKAGES = ("gristmill", "ray", "torch", "open_clip_torch", "pyarrow", "numpy", "webdataset")
+OBSERVER: ContextVar[Callable[[str, dict[str, Any]], None] | None] = ContextVar(
+    "observer", default=None
+)
+"""Sees each line of metrics and each event; a session with Ray shows them to Prometheus."""
 logger = logging.getLogger(__name__)
 
 
@@ -49,6 +55,10 @@ class Run:
         self._outputs: dict[str, dict[str, Any]] = {}
         self._summary: dict[str, Any] = {}
         self._metrics: list[str] = []
+        self._flushed = 0
+        """Lines that the store has."""
+        self._writing = threading.RLock()
+        self._journal: Journal | None = None
         self._started = time.time()
 
     def path(self, *parts: str) -> str:
@@ -133,16 +143,19 @@ class Run:
     def open(self, job: Any) -> Iterator["Run"]:
         """Hold the folder for this process, with config and environment written."""
         with self._lock():
-            if not io.exists(self.path(CONFIG)):
+            began = not io.exists(self.path(CONFIG))
+            if began:
                 io.write_json(self.path(CONFIG), {"hash": config_hash(job), "config": to_dict(job)})
             io.write_json(self.path(ENV), environment())
             io.sweep_asides(self.uri)
             self._metrics = self._earlier_metrics()
             self._started = time.time()
-            try:
-                yield self
-            finally:
-                self.flush()
+            with Journal(self.uri, also=self._beat) as self._journal:
+                self._journal.event("began" if began else "resumed")
+                try:
+                    yield self
+                finally:
+                    self.flush()
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
@@ -153,10 +166,20 @@ class Run:
             with _lease(self.path(LOCK), self.uri):
                 yield
 
+    def event(self, name: str, **values: Any) -> None:
+        """Note in `events.jsonl` that something happened, such as a notice of preemption."""
+        if self._journal is not None:
+            self._journal.event(name, **values)
+        if (observe := OBSERVER.get()) is not None:
+            observe(self.uri, {"event": name, **values})
+
     def log(self, **values: Any) -> None:
         """Add a line to `metrics.jsonl`; `time` (seconds since the epoch) is added."""
         line = json.dumps({"time": round(time.time(), 3), **values})
-        self._metrics.append(line)
+        with self._writing:
+            self._metrics.append(line)
+        if (observe := OBSERVER.get()) is not None:
+            observe(self.uri, values)
         if io.is_local(self.uri):
             with open(io.local_path(self.path(METRICS)), "a", encoding="utf-8") as file:
                 file.write(line + "\n")
@@ -178,15 +201,24 @@ class Run:
 
     def flush(self) -> None:
         """Make every logged line durable; object stores get the file anew, local ones have it."""
-        if self._metrics and not io.is_local(self.uri):
-            io.write_bytes(self.path(METRICS), ("\n".join(self._metrics) + "\n").encode())
+        with self._writing:
+            if len(self._metrics) != self._flushed and not io.is_local(self.uri):
+                io.write_bytes(self.path(METRICS), ("\n".join(self._metrics) + "\n").encode())
+                self._flushed = len(self._metrics)
+
+    def _beat(self) -> None:
+        """Every few seconds: what is logged becomes durable, and the folder's holder is alive."""
+        self.flush()
+        if io.is_local(self.uri):
+            os.utime(io.local_path(self.path(LOCK)))
 
     def keep_metrics(self, keep: Callable[[dict[str, Any]], bool]) -> None:
         """Take lines out of `metrics.jsonl` that a resume will write again."""
-        kept = [line for line in self._metrics if keep(json.loads(line))]
-        if len(kept) < len(self._metrics):
-            self._metrics = kept
-            io.write_bytes(self.path(METRICS), "".join(line + "\n" for line in kept).encode())
+        with self._writing:
+            kept = [line for line in self._metrics if keep(json.loads(line))]
+            if len(kept) < len(self._metrics):
+                self._metrics, self._flushed = kept, len(kept)
+                io.write_bytes(self.path(METRICS), "".join(line + "\n" for line in kept).encode())
 
     def add_input(self, name: str, identity: Any) -> None:
         """Record what was read: a name and the hashes that pin its bytes."""
@@ -237,6 +269,7 @@ class Run:
             "summary": self._summary,
         }
         io.write_json(self.path(DONE), manifest)
+        self.event("done", seconds=manifest["seconds"])
         io.remove(self.scratch())
 
 
@@ -282,7 +315,11 @@ def _file_lock(path: str, uri: str) -> Iterator[None]:
             file.seek(0)
             raise _in_use(uri, file.read()) from error
         _sign(file)
-        yield  # the file stays: removing it would let two later holders lock two different files
+        try:
+            yield
+        finally:
+            file.truncate(0)
+        # The file stays: removing it would let two later holders lock two different files.
 
 
 def _sign(file: IO[str]) -> None:
@@ -342,6 +379,27 @@ def _lease(uri: str, run_uri: str) -> Iterator[None]:
         thread.join()
         if still_ours():
             io.remove(uri)
+
+
+def held_by(uri: str) -> str:
+    """The process that holds a run's folder; empty when nobody does.
+
+    The lock itself is not tried, which could refuse a process that starts just then: its file names
+    the holder, who touches it every few seconds. On object stores the lease tells.
+    """
+    path = io.join(uri, LOCK)
+    if not io.exists(path):
+        return ""
+    if not io.is_local(uri):
+        lease = io.read_json(path)
+        return str(lease["holder"]) if time.time() < lease["until"] else ""
+    with open(io.local_path(path), encoding="utf-8") as file:
+        holder = file.read()
+        beat = os.fstat(file.fileno()).st_mtime
+    if not holder or time.time() - beat > LEASE_SECONDS:
+        return ""
+    here = holder.endswith(f" on {socket.gethostname()}")
+    return "" if here and not _alive({"holder": holder}) else holder
 
 
 def _alive(lease: dict[str, Any]) -> bool:

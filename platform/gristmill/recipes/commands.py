@@ -110,6 +110,19 @@ COMMANDS: dict[str, dict[str, Command]] = {
             action="gristmill.recipes.submit:SubmitWords",
         ),
     },
+    "run": {
+        "list": Command(
+            help="runs below a folder on any storage", action="gristmill.core.runs:ListRuns"
+        ),
+        "show": Command(
+            help="a run's config, events, outputs and the end of its log",
+            action="gristmill.core.runs:ShowRun",
+        ),
+        "watch": Command(
+            help="follow a run's figures and events until it ends",
+            action="gristmill.core.runs:WatchRun",
+        ),
+    },
     "demo": {
         "": Command(
             help="the CLIP track end to end on the embedded pool",

@@ -151,7 +151,7 @@ class _Delivery:
 
     def __call__(self, record: dict[str, Any]) -> None:
         if record["kind"] == "saved":
-            return self._look_for(record["epoch"] + 1)
+            self._look_for(record["epoch"] + 1)
         try:
             self._on_record(record)
         except OSError as error:

@@ -22,6 +22,9 @@ class Recorder:
             self._seen = record["step"] * self._steps.batch_size
             self._progress = Progress(self._title, self._steps.samples, "samples", done=self._seen)
             return
+        if record["kind"] == "saved":
+            self._run.event("checkpoint", epoch=record["epoch"] + 1)
+            return
         self._run.log(**record)
         if record["kind"] == "step" and self._progress is not None:
             self._progress.advance(record["samples_seen"] - self._seen)
