@@ -1,6 +1,7 @@
 """Jobs sent to a real head with authentication: the head of cluster/laptop.sh, `cluster submit`."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -136,3 +137,23 @@ def test_the_runtime_environment_is_that_of_the_jobs(tmp_path):
     assert made["env_vars"]["PYTHONPATH"] == "platform" and made["working_dir"] == str(ROOT)
     with pytest.raises(BadInputError, match="no checkout"):
         runtime_environment(str(tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_guide_to_a_first_cluster_works_as_written(laptop, tmp_path):
+    address, env, _ = laptop
+    guide = (ROOT / "docs" / "guides" / "first-cluster.md").read_text()
+    (block,) = re.findall(r"<!-- first-cluster -->\n```bash\n(.*?)```", guide, re.S)
+    block = block.replace("http://127.0.0.1:8265", address).replace("$PWD/runs", f"{tmp_path}/runs")
+    block = block.replace("runs/first\n", f"{tmp_path}/runs/first\n")
+    block = block.replace("show runs/", f"show {tmp_path}/runs/")
+    block = re.sub(r"\bgristmill (?=cluster|run)", f"{sys.executable} -m gristmill ", block)
+    done = subprocess.run(
+        ["bash", "-ec", block], env=env, capture_output=True, text=True, timeout=500, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "corpus" in done.stdout and "IngestCorpusJob, done" in done.stdout
+    assert (tmp_path / "runs" / "first" / "corpus" / "DONE").exists()
+    logs = list((tmp_path / "runs" / "first" / "corpus" / "logs").glob("*.log"))
+    assert logs and logs[0].read_text()
