@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from gristmill.clusters.clip_workload import training_rate
-from gristmill.clusters.fleet import load
+from gristmill.clusters.fleet_file import load
 from gristmill.clusters.plan import JOBS, PlanCapacity, estimate
 from gristmill.clusters.rates import all_rates, rate
 from gristmill.models.lm.presets import preset

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gristmill.clusters.fleet import load
+from gristmill.clusters.fleet_file import load
 from gristmill.clusters.render import RenderFleet, render
 from gristmill.recipes.commands import main
 

@@ -28,7 +28,9 @@ def test_links_lead_somewhere(page):
 def test_commands_named_exist(page):
     from gristmill.recipes.commands import COMMANDS
 
-    for group, verb in re.findall(r"gristmill (pool|clip|cluster|run|corpus|lm) ([a-z-]+)", page.read_text()):
+    for group, verb in re.findall(
+        r"gristmill (pool|clip|cluster|run|corpus|lm) ([a-z-]+)", page.read_text()
+    ):
         assert verb in COMMANDS[group], f"{group} {verb}"
 
 

@@ -8,7 +8,8 @@ import tyro
 
 from gristmill.clusters import clip_workload, lm_workload
 from gristmill.clusters.estimate import Estimate, Site
-from gristmill.clusters.fleet import Fleet, load
+from gristmill.clusters.fleet import Fleet
+from gristmill.clusters.fleet_file import load
 from gristmill.clusters.rates import all_rates
 from gristmill.core.action import Action
 from gristmill.core.errors import BadInputError

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from gristmill.clusters.fleet import Fleet, load
+from gristmill.clusters.fleet import Fleet
+from gristmill.clusters.fleet_file import load
 from gristmill.clusters.grafana import dashboard
 from gristmill.core import io
 from gristmill.core.action import Action

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from gristmill.clusters import fleet, policies, scripts
+from gristmill.clusters import fleet_file, policies, scripts
 from gristmill.clusters.findings import Checked, Finding
 from gristmill.clusters.grafana import check_dashboard_file
 from gristmill.clusters.kubernetes_files import Objects, check_kubernetes
@@ -124,7 +124,7 @@ def _check(checked: Checked, documents: list[dict[str, Any]], objects: Objects) 
 
 def _check_fleet(checked: Checked) -> None:
     try:
-        fleet.load(checked.name)
+        fleet_file.load(checked.name)
     except BadInputError as error:
         place, _, problem = str(error).removeprefix(f"{checked.name}: ").partition(": ")
         checked.wrong(place, problem or str(error))

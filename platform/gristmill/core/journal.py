@@ -112,6 +112,11 @@ class _Lines(logging.Handler):
         self._take = take
         self.setFormatter(logging.Formatter(LINE))
 
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Ours and Ray's lines, and of other packages' only warnings."""
+        ours = record.name.partition(".")[0] in ("gristmill", "ray", "__main__")
+        return ours or record.levelno >= logging.WARNING
+
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self._take(self.format(record) + "\n")
