@@ -13,7 +13,6 @@
 #SBATCH --time=48:00:00
 #SBATCH --requeue
 #SBATCH --open-mode=append
-#SBATCH --signal=B:TERM@120
 #SBATCH --output=%x-%j.log
 set -euo pipefail
 
@@ -39,5 +38,4 @@ srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --kill-on-bad-exit=1 \
     --min-nodes "$SLURM_JOB_NUM_NODES" --dashboard-host=127.0.0.1 \
     --num-cpus=192 --num-gpus=8 \
     --temp-dir="/tmp/ray-$SLURM_JOB_ID" -- \
-    env RAY_ADDRESS=auto gristmill clip train small --data s3://example-bucket/gristmill/shards --out s3://example-bucket/gristmill/train1 --workers 16 &
-wait $!
+    env RAY_ADDRESS=auto gristmill clip train small --data s3://example-bucket/gristmill/shards --out s3://example-bucket/gristmill/train1 --workers 16
