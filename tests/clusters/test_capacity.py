@@ -1,5 +1,6 @@
 """Plans: figures against sums by hand, and nothing invented."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -137,3 +138,13 @@ def test_every_rate_says_how_it_is_known(capsys):
             page = one.origin.partition(":")[0].partition(" ")[0]
             assert (FLEET.parents[1] / page).exists(), page
     assert rate("mfu.proxy").kind == "assumed"
+
+
+def test_the_guides_table_is_what_plans_say():
+    guide = (FLEET.parents[1] / "docs" / "guides" / "capacity.md").read_text()
+    rows = re.findall(r"^\| `([\w-]+)` \| .* \| ([\d,.]+) \| ([\d,.]+) \|$", guide, re.M)
+    assert len(rows) == 7
+    for job, least, most in rows:
+        where = site(job, group="train-h100", nodes=16)
+        hours = [s * where.gpus / 3600 for s in estimate(job, where).seconds]
+        assert [f"{h:,.1f}" for h in hours] == [least, most], job
