@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 export RAY_USAGE_STATS_ENABLED ?= 0
 export RAY_ENABLE_UV_RUN_RUNTIME_ENV ?= 0
 
-.PHONY: help setup demo test test-slow test-gpu check fmt bench docs clean
+.PHONY: help setup demo test test-slow test-long test-gpu check fmt bench docs clean
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
@@ -15,10 +15,10 @@ setup: $(STAMP)  ## a .venv with the gristmill command in it
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check --upgrade "pip>=24" wheel
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[clip,lm,s3,fetch,dev]"
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[clip,lm,mix,s3,fetch,dev]"
 	touch $@
 
-demo: $(STAMP)  ## the main job on the embedded pool, about five minutes on two cores
+demo: $(STAMP)  ## both tracks on embedded data, about ten minutes on two cores
 	$(BIN)/gristmill demo --out runs/demo
 
 test: $(STAMP)  ## the test suite, under ten minutes on two cores
@@ -26,6 +26,9 @@ test: $(STAMP)  ## the test suite, under ten minutes on two cores
 
 test-slow: $(STAMP)  ## the checks that take minutes each
 	$(BIN)/python -m pytest -m slow --timeout 1500
+
+test-long: $(STAMP)  ## the README's tour, a quarter of an hour; not part of CI
+	$(BIN)/python -m pytest -m long --timeout 3000
 
 test-gpu: $(STAMP)  ## the checks that need a CUDA device
 	$(BIN)/python -m pytest -m gpu --timeout 1500

@@ -1,6 +1,6 @@
-"""`make bench`: measured comparisons, written to docs/results/. Takes about twenty minutes.
+"""`make bench`: measured comparisons, written to docs/results/. Takes about two hours.
 
-Usage: python tests/bench/run.py [demo] [pool] ...   (all sections without a word)
+Usage: python tests/bench/run.py [demo] [filters] ...   (all sections without a word)
 """
 
 import argparse
@@ -35,6 +35,9 @@ def main():
     parser.add_argument("--out", default=str(ROOT / "runs" / "bench"))
     chosen = parser.parse_args()
     import demo_seeds
+    import mix_accuracy
+    import mix_design
+    import mix_search
     import pool_scale
     import pool_speed
     import reshard_speed
@@ -46,6 +49,9 @@ def main():
         "filter-growth": pool_scale.run,
         "reshard": reshard_speed.run,
         "documents": text_speed.run,
+        "mix": mix_accuracy.run,
+        "mix-design": mix_design.run,
+        "mix-search": mix_search.run,
     }
     for name in chosen.sections or sections:
         text = sections[name](Path(chosen.out) / name, heading)

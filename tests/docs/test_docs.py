@@ -29,7 +29,7 @@ def test_commands_named_exist(page):
     from gristmill.recipes.commands import COMMANDS
 
     for group, verb in re.findall(
-        r"gristmill (pool|clip|cluster|run|corpus|lm) ([a-z-]+)", page.read_text()
+        r"gristmill (pool|clip|cluster|run|corpus|mix|lm) ([a-z-]+)", page.read_text()
     ):
         assert verb in COMMANDS[group], f"{group} {verb}"
 
@@ -40,8 +40,8 @@ def blocks(page, language):
 
 def sh(line, folder):
     done = subprocess.run(
-        ["bash", "-ec", re.sub(r"\bgristmill (?=pool|clip|demo|cluster|run)", f"{COMMAND} ", line)],
-        cwd=folder, env=environment(), capture_output=True, text=True, timeout=900,
+        ["bash", "-ec", re.sub(r"\bgristmill (?=pool|clip|corpus|mix|lm|demo|cluster|run)", f"{COMMAND} ", line)],
+        cwd=folder, env=environment(), capture_output=True, text=True, timeout=1800,
     )  # fmt: skip
     assert done.returncode == 0, f"{line}\n{done.stdout[-1500:]}{done.stderr[-1500:]}"
     return done.stdout
@@ -80,7 +80,19 @@ def test_the_guide_to_filters_runs_as_written(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(900)
+def test_the_guides_to_corpora_and_mixtures_run_as_written(tmp_path):
+    for name in ("corpora", "mixtures"):
+        for line in blocks(ROOT / "docs" / "guides" / f"{name}.md", "bash")[0].strip().splitlines():
+            sh(line, tmp_path)
+    assert (tmp_path / "m2.csv").exists() and (tmp_path / "o" / "pareto.csv").exists()
+    assert (
+        (tmp_path / "p.csv").read_text().startswith("index,characters,characters_lo,characters_hi,")
+    )
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3000)
 def test_the_readmes_tour_runs_as_written(tmp_path):
     sh("gristmill demo --out runs/demo", tmp_path)
     lines = [

@@ -100,3 +100,10 @@ def test_jobs_are_thin_shells_that_show_their_submit_line(path):
         env={"PYTHONPATH": str(ROOT / "platform")},
     )
     assert done.returncode == 0 and "usage" in done.stdout
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_ray_tune_has_one_door(path):
+    """Import-linter sees no submodules of packages outside, so this looks itself."""
+    if path != PACKAGE / "mixing" / "sweep.py":
+        assert not re.search(r"ray\.tune|from ray import .*\btune\b", path.read_text())

@@ -63,6 +63,32 @@ COMMANDS: dict[str, dict[str, Command]] = {
             job="gristmill.corpora.mix:MixCorpusJob",
         ),
     },
+    "mix": {
+        "design": Command(
+            help="mixtures to try: Dirichlet by RegMix's rules, space-filling, or sequential",
+            job="gristmill.mixing.design:DesignJob",
+        ),
+        "proxies": Command(
+            help="train a proxy model on every mixture of a design, and measure all domains",
+            job="gristmill.mixing.proxies:ProxiesJob",
+        ),
+        "fit": Command(
+            help="learn every domain's loss as a function of the mixture, with intervals",
+            job="gristmill.mixing.fit:FitJob",
+        ),
+        "predict": Command(
+            help="expected losses of mixtures with 90 % intervals",
+            job="gristmill.mixing.predict:PredictJob",
+        ),
+        "propose": Command(
+            help="the best mixture for targets, with caps and guard-rails",
+            job="gristmill.mixing.propose:ProposeJob",
+        ),
+        "search": Command(
+            help="all of these in rounds, resumable, with a check of what is proposed",
+            job="gristmill.mixing.search:SearchJob",
+        ),
+    },
     "clip": {
         "train": Command(
             help="the standardised training: demo, debug, small, medium, large, xlarge",

@@ -1,13 +1,12 @@
 """The demo's table and its report."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from gristmill.core.report import Report
-from gristmill.core.run import REPORT, Run
 from gristmill.pools.subset import Subset
 from gristmill.pools.uid import make_uids
 
@@ -45,21 +44,27 @@ def kept_by_kind(truth: str, subsets: Mapping[str, str]) -> dict[str, dict[str, 
     return found
 
 
+def start(tracks: Sequence[str]) -> Report:
+    """An empty page."""
+    what = {
+        "clip": "One noisy pool of public-domain drawings, three filters, one training recipe at "
+        "equal samples seen, held-out drawings to test on.",
+        "mix": "Text domains of the installed packages, small models on many mixtures of them, "
+        "and the mixture that a fit of their losses proposes.",
+    }
+    return Report(title="Gristmill demo", subtitle=" ".join(what[track] for track in tracks))
+
+
 def write(
-    run: Run,
+    page: Report,
     results: Mapping[str, Mapping[str, Any]],
     kinds: Mapping[str, Mapping[str, int]],
     best: str,
 ) -> None:
-    """Write report.html."""
+    """The CLIP track's part."""
     names = metrics_of(results)
-    page = Report(
-        title="Gristmill demo",
-        subtitle="One noisy pool of public-domain drawings, three filters, one training recipe at "
-        "equal samples seen, held-out drawings to test on.",
-    )
     rows = [[name, r["kept"], *(float(r[n]) for n in names)] for name, r in results.items()]
-    page.table("Results", ("filter", "rows kept", *names), rows, note=f"best average: {best}")
+    page.table("Filters", ("filter", "rows kept", *names), rows, note=f"best average: {best}")
     page.plot("Scores", lambda axes: _bars(axes, results, names))
     order = list(kinds["pool"])
     page.table(
@@ -72,8 +77,7 @@ def write(
         for part in ("filter", "reshard", "train", "evaluate"):
             links[f"{name}: {part}"] = f"{name}/{part}/report.html"
     links["the bundle's check"] = "verified/report.html"
-    page.links("Every step's own report", links)
-    page.save(run.path(REPORT))
+    page.links("Every step's own report: the CLIP track", links)
 
 
 def _bars(axes: Any, results: Mapping[str, Mapping[str, Any]], names: list[str]) -> None:

@@ -1,20 +1,22 @@
-"""`gristmill demo`: a participant's whole way on the embedded pool, each step a run of its own.
+"""`gristmill demo`: both tracks on what the package brings along, each step a run of its own.
 
 A noisy pool is made of real drawings, scored by a small CLIP trained on a disjoint clean split,
 filtered three ways, resharded, trained on at equal samples seen, evaluated on held-out drawings,
-and the best is packed and verified. Each step is a job like any other, so a killed demo resumes.
+and the best is packed and verified. Then the mixture track (mixture.py). Each step is a job like
+any other, so a killed demo resumes.
 """
 
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from gristmill.core import io
 from gristmill.core.errors import BadInputError
 from gristmill.core.job import Job, run_job
 from gristmill.core.plan import Plan
-from gristmill.core.run import Run
+from gristmill.core.report import Report
+from gristmill.core.run import REPORT, Run
 from gristmill.evaluation.evaluate import EvaluateJob
 from gristmill.evaluation.submission import SubmitJob
 from gristmill.evaluation.verify import VerifyJob
@@ -24,19 +26,19 @@ from gristmill.pools.inspection import InspectJob
 from gristmill.pools.reshard import ReshardJob
 from gristmill.pools.score import ScoreJob
 from gristmill.pools.selection import SUBSET, FilterJob
-from gristmill.recipes.demo import page
+from gristmill.recipes.demo import mixture, page
 from gristmill.recipes.demo.settings import ARCH, DEMO_RANKS, FILTERS, SCORER, SHARD_SIZE
 from gristmill.training.job import TrainClipJob
 from gristmill.training.scales import SCALES
 
 ROWS = 5000
-SECONDS = 330
+SECONDS = {"clip": 330, "mix": 200}
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoJob(Job):
-    """Filter, train, evaluate and submit on 2,757 public-domain drawings."""
+    """Filter, train, evaluate and submit on drawings; search a mixture on embedded texts."""
 
     out: str = "runs/demo"
     """Folder (local) that receives every step's run and report.html."""
@@ -44,6 +46,8 @@ class DemoJob(Job):
     """Of each participant's training."""
     pool_seed: int = 0
     """Of the pool's noise and of the scorer: another one makes another pool."""
+    tracks: tuple[Literal["clip", "mix"], ...] = ("clip", "mix")
+    """What to run: the CLIP track on drawings, the mixture search on texts."""
     rows: int = ROWS
     """Pairs in the noisy pool."""
     execution: Execution = field(default_factory=Execution)
@@ -53,19 +57,26 @@ class DemoJob(Job):
         super().__post_init__()
         if self.rows < 100:
             raise BadInputError(f"rows must be at least 100, not {self.rows}")
+        if not self.tracks or len(set(self.tracks)) < len(self.tracks):
+            raise BadInputError("tracks names clip, mix or both, each once")
 
     def plan(self) -> Plan:
         """Steps and their size."""
-        seen = SCALES["demo"].train_num_samples
-        return Plan(
-            title=f"demo of the CLIP track on a pool of {self.rows:,} pairs",
-            reads=[("the drawings inside this package", 0)],
-            writes=[(f"{self.out}: pool, subsets, shards, models, reports", 300 << 20)],
-            work=[
+        work = []
+        if "clip" in self.tracks:
+            seen = SCALES["demo"].train_num_samples
+            work += [
                 ("scorer", f"{SCORER.train_num_samples:,} samples seen"),
                 ("models", f"{len(FILTERS)} of {seen:,} samples seen each"),
-            ],
-            cpu_hours=2 * SECONDS / 3600,
+            ]
+        if "mix" in self.tracks:
+            work.append(("proxies", mixture.PLAN))
+        return Plan(
+            title=f"demo of the tracks {', '.join(self.tracks)} (a pool of {self.rows:,} pairs)",
+            reads=[("the drawings and texts inside the installed packages", 0)],
+            writes=[(f"{self.out}: pool, subsets, shards, models, reports", 400 << 20)],
+            work=work,
+            cpu_hours=2 * sum(SECONDS[track] for track in self.tracks) / 3600,
             basis="measured on two cores",
         )
 
@@ -73,14 +84,28 @@ class DemoJob(Job):
         """Every step in order, in one Ray session."""
         if not io.is_local(run.uri):
             raise BadInputError("the demo writes to a local folder; give --out one")
+        said = []
+        report = page.start(self.tracks)
         with session(self.execution):
-            pool = self._scored_pool(run)
-            results = {name: self._participant(run, pool, name) for name in FILTERS}
-            best = max(results, key=lambda name: float(results[name]["average"]))
-            self._submit(run, best)
-        page.write(run, results, self._truth(run), best)
+            if "clip" in self.tracks:
+                said.append(self._clip(run, report))
+            if "mix" in self.tracks:
+                found = mixture.search(run, seed=self.seed, execution=self.execution)
+                mixture.write(run, report, found)
+                run.set_summary(**mixture.summary(found))
+                said.append(mixture.line(found))
+        report.save(run.path(REPORT))
+        print("\n\n".join(said))
+
+    def _clip(self, run: Run, report: Report) -> str:
+        """The CLIP track; its table for the terminal."""
+        pool = self._scored_pool(run)
+        results = {name: self._participant(run, pool, name) for name in FILTERS}
+        best = max(results, key=lambda name: float(results[name]["average"]))
+        self._submit(run, best)
+        page.write(report, results, self._truth(run), best)
         run.set_summary(best=best, **{n: round(r["average"], 4) for n, r in results.items()})
-        print(page.table(results))
+        return page.table(results)
 
     def _raw(self, run: Run) -> Path:
         """Raw tars, clean split and evaluation sets: made once, then left alone."""

@@ -1,0 +1,1 @@
+"""The mixture search: design mixtures, learn from their losses, propose the best."""

@@ -1,0 +1,58 @@
+"""The ledger of a sweep: one JSON file a proxy, written the moment it ends.
+
+It is the only truth about what is done. Tune's own state is never read back: a crash can lose it
+(ray-project/ray#58179), and a resume would trust it.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+from urllib.parse import quote
+
+from gristmill.core import io
+from gristmill.execution.slices import committed
+
+Status = Literal["done", "diverged", "stopped"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What became of one proxy, for good: the same command never trains it again."""
+
+    index: str
+    """The mixture's name in the design."""
+    status: Status
+    """done; diverged: a loss was no number; stopped: ASHA ended it early."""
+    step: int
+    """Steps trained."""
+    tokens: int
+    """Tokens trained on."""
+    seconds: float
+    """Wall time of training and measuring."""
+    losses: Mapping[str, float] = field(default_factory=dict)
+    """Domain -> loss at that step; empty when diverged."""
+    train_loss: float = 0.0
+    """Mean over the last piece of training; 0 when diverged."""
+    why: str = ""
+    """What diverged, and when."""
+
+    def save(self, folder: str) -> None:
+        """Write it under its index, whole or not at all."""
+        io.write_json(io.join(folder, file_name(self.index)), asdict(self))
+
+
+def file_name(index: str) -> str:
+    """The file of a proxy: an index may hold any letter, a file's name may not."""
+    return quote(index, safe="").replace(".", "%2E") + ".json"
+
+
+def load_results(folder: str) -> dict[str, Result]:
+    """All results that are there, by index."""
+    found = [Result(**entry) for entry in committed(folder).values()]
+    return {result.index: result for result in found}
+
+
+def names(results: Mapping[str, Result]) -> list[str]:
+    """The files of results, relative to their folder."""
+    return [os.path.basename(file_name(index)) for index in results]

@@ -1,0 +1,138 @@
+"""When a search stops: when more proxies would not change the answer.
+
+First, the fit must rank mixtures that it has not seen well enough. Then one of two signs must show,
+each measured against what the proposal gains over the natural mixture. Either the last round has
+not changed the answer: the proposal before it is, by the fit after it, nearly as good as the new
+one. Or the posterior promises little: expected improvement (Jones, Schonlau & Welch 1998, J. Global
+Optim. 13, eq. 15) over the proposal's own prediction, with the fit's calibrated intervals as normal
+spreads, is small wherever one more proxy might be placed. These intervals are wide with few
+proxies, so the first sign mostly comes first.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gristmill.mixing import simplex
+from gristmill.mixing.objective import Objective
+from gristmill.mixing.selection import score
+from gristmill.regressors.base import Array
+
+CANDIDATES = 4000
+INTERVAL_SPREADS = 1.645
+"""Standard deviations in half of a normal 90 % interval."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """What a round ended with."""
+
+    folder: str
+    """Where its runs are."""
+    proxies: int
+    """Mixtures tried so far."""
+    spearman: float
+    """Held out, of the objective."""
+    target_spearman: float
+    """Held out, mean over the objective's targets."""
+    value: float
+    """Expected objective of the proposal."""
+    gain: float
+    """Expected gain of the proposal over the natural mixture."""
+    promise: float
+    """Expected improvement by one more proxy, where that is greatest."""
+    change: float
+    """What the new proposal is expected to gain over the one before it; -1 in the first round."""
+    over: bool
+    """Whether the search stops here."""
+    why: str
+    """Why it stops, or goes on."""
+
+    def line(self) -> str:
+        """For the log."""
+        brought = f", of which this round brought {self.change:.4f}" if self.change >= 0 else ""
+        return (
+            f"{self.proxies} proxies, held-out Spearman {self.spearman:.3f}, expected gain "
+            f"{self.gain:.4f}{brought}; one more proxy promises {self.promise:.4f}: {self.why}"
+        )
+
+
+def judge(
+    objective: Objective,
+    figures: dict[str, Any],
+    *,
+    before: Mapping[str, float] | None,
+    folder: str,
+    used: int,
+    most: int,
+    enough: float,
+    tolerance: float,
+) -> Round:
+    """Say whether to go on.
+
+    Args:
+        objective: The fit after this round, and what is to be low.
+        figures: Of the proposal, as ProposeJob writes them.
+        before: The proposal of the round before, if there was one.
+        folder: The round's.
+        used: Mixtures tried so far.
+        most: Mixtures to try at most.
+        enough: Least held-out Spearman to stop at.
+        tolerance: Share of the gain below which a change is no change.
+    """
+    surface = objective.surface
+    caps = np.array([figures["caps"][name] for name in surface.domains])
+    natural = np.array([figures["mixtures"]["natural"]["weights"][n] for n in surface.domains])
+    value, gain = figures["mixtures"]["proposed"]["value"], figures["gain"]["mean"]
+    promise = expected_improvement(objective, value, natural, caps)
+    spearman, of_targets = held_out_spearman(objective)
+    change = -1.0
+    if before is not None:
+        row = np.array([[before[name] for name in surface.domains]])
+        change = max(float(objective.mean(row)[0]) - value, 0.0)
+    little = tolerance * max(gain, 0.0)
+    settled = promise <= little or 0 <= change <= little
+    if spearman >= enough and settled:
+        over, why = True, "more proxies would not change the answer"
+    elif used >= most:
+        over, why = True, "the limit of proxies is reached"
+    elif spearman < enough:
+        over, why = False, f"the fit ranks below {enough:g}"
+    else:
+        over, why = False, "the answer may still change"
+    return Round(
+        folder=folder,
+        proxies=used,
+        spearman=spearman,
+        target_spearman=of_targets,
+        value=value,
+        gain=gain,
+        promise=promise,
+        change=change,
+        over=over,
+        why=why,
+    )
+
+
+def held_out_spearman(objective: Objective) -> tuple[float, float]:
+    """Of the weighted sum itself, and the weighted mean over its targets."""
+    fits, losses = objective.surface.fits, objective.surface.losses
+    measured = np.sum([s * losses[t] for t, s in objective.shares.items()], axis=0)
+    seen = np.sum([s * fits[t].seen.mean for t, s in objective.shares.items()], axis=0)
+    each = [s * score(losses[t], fits[t].seen.mean).spearman for t, s in objective.shares.items()]
+    return score(measured, seen).spearman, math.fsum(each)
+
+
+def expected_improvement(objective: Objective, best: float, natural: Array, caps: Array) -> float:
+    """The greatest over many candidates, in units of the objective."""
+    from scipy.special import erf
+
+    rows = simplex.draws(natural, CANDIDATES, caps, objective.surface.seed)
+    spread = np.maximum(objective.half(rows) / INTERVAL_SPREADS, 1e-12)
+    z = (best - objective.mean(rows)) / spread
+    below = 0.5 * (1 + erf(z / math.sqrt(2)))
+    density = np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)
+    return float((spread * (z * below + density)).max())

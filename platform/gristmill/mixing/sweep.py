@@ -1,0 +1,292 @@
+"""Train many proxies at once on Ray Tune. The one door to Tune.
+
+Tune chooses where a trial runs, uses its actors again (0.1 s a trial instead of 2), retries and,
+if asked, ends hopeless trials early. It keeps nothing of ours: the worker itself writes a proxy's
+result as it ends, and a sweep begins by reading what is there.
+"""
+
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gristmill.core import io
+from gristmill.core.errors import BadInputError
+from gristmill.core.progress import Progress
+from gristmill.execution.hosting import fault_point
+from gristmill.execution.session import Execution, cluster_cpus, cluster_gpus
+from gristmill.mixing.proxy import DivergedError, Proxy, ProxyBench, Trial
+from gristmill.mixing.results import Result, file_name, load_results
+
+PIECES = 8
+"""A proxy reports this often: for progress, and where ASHA may end it."""
+ASHA_GRACE, ASHA_FACTOR = 2, 2
+"""ASHA looks first after this many pieces, then each time their number has doubled."""
+MEAN = "mean"
+SETTINGS = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C must end the command, not only the sweep
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # its state is never read back, so it need not be written
+}
+LAST_LINES = 3
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """What is to be trained, how, and where results go."""
+
+    trials: tuple[Trial, ...]
+    """Indexes are unique."""
+    bench: ProxyBench
+    """Copied to the workers."""
+    folder: str
+    """Of the results."""
+    cpus: float = 1.0
+    """CPUs of a proxy."""
+    gpus: float = 0.0
+    """GPUs of a proxy; a fraction lets several share one."""
+    retries: int = 2
+    """How often a trial that raises, or whose process dies, is begun again."""
+    asha: str = ""
+    """Target whose loss decides which trials end early, or `mean`. Empty: none do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of all trials."""
+
+    results: Mapping[str, Result]
+    """Those that came to an end."""
+    failed: Mapping[str, str]
+    """Those that did not, retries included: index -> the last lines of the error."""
+    retried: Mapping[str, int]
+    """How often a trial was begun again, in this run."""
+
+
+class TrialWorker:
+    """What the actor does; it handles trial after trial with one bench."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        self._sweep, self._ready = sweep, False
+        self._trials = {trial.index: trial for trial in sweep.trials}
+
+    def begin(self, index: str) -> None:
+        """Take up a trial; the work itself starts in `piece`, where Tune counts what raises."""
+        self._trial, self._seconds = self._trials[index], 0.0
+        self._proxy: Proxy | None = None
+
+    def piece(self) -> dict[str, Any]:
+        """Train on, and report. Writes the result at the end."""
+        if io.exists(io.join(self._sweep.folder, file_name(self._trial.index))):
+            return self._over()  # the process died after writing it
+        started = time.monotonic()
+        proxy = self._started()
+        settings = self._sweep.bench.settings
+        losses, train_loss = {}, 0.0
+        try:
+            train_loss = proxy.advance(-(-settings.steps // PIECES))
+            over = proxy.step >= settings.steps
+            if over or self._sweep.asha:
+                losses = proxy.losses()
+        except DivergedError as error:
+            self._seconds += time.monotonic() - started
+            self._result("diverged", proxy, why=str(error)).save(self._sweep.folder)
+            return self._over()
+        self._seconds += time.monotonic() - started
+        found = self._result(
+            "done" if over else "stopped", proxy, losses=losses, train_loss=train_loss
+        )
+        if over:
+            found.save(self._sweep.folder)
+        report: dict[str, Any] = {"done": over, "over": over, "tokens": self._tokens(proxy.step)}
+        if self._sweep.asha:
+            report |= {"loss": _aim(losses, self._sweep.asha), "result": vars(found)}
+        return report
+
+    def _over(self) -> dict[str, Any]:
+        """The report of a trial without losses; ASHA wants a number from every one."""
+        return {
+            "done": True,
+            "over": True,
+            "tokens": self._sweep.bench.settings.tokens,
+            "loss": 1e9,
+        }
+
+    def _started(self) -> Proxy:
+        if not self._ready:
+            self._sweep.bench.setup()
+            self._ready = True
+        if self._proxy is None:
+            self._proxy = self._sweep.bench.begin(self._trial)
+        fault_point(f"proxy:{self._trial.index}:{self._proxy.step}")
+        return self._proxy
+
+    def _tokens(self, steps: int) -> int:
+        settings = self._sweep.bench.settings
+        return steps * settings.batch_size * settings.seq_len
+
+    def _result(self, status: Any, proxy: Proxy, **more: Any) -> Result:
+        return Result(
+            index=self._trial.index,
+            status=status,
+            step=proxy.step,
+            tokens=self._tokens(proxy.step),
+            seconds=round(self._seconds, 3),
+            **more,
+        )
+
+
+def run_sweep(sweep: Sweep, execution: Execution) -> Outcome:
+    """Train what has no result yet. Needs a Ray session.
+
+    Raises:
+        BadInputError: No machine of the cluster has room for a proxy.
+    """
+    done = load_results(sweep.folder)
+    wanted = [trial.index for trial in sweep.trials]
+    pending = [index for index in wanted if index not in done]
+    if done:
+        logger.info("%d of %d proxies were trained before", len(wanted) - len(pending), len(wanted))
+    failed: dict[str, str] = {}
+    retried: dict[str, int] = {}
+    if pending:
+        _require_room(sweep)
+        tokens = sweep.bench.settings.tokens
+        before = (len(wanted) - len(pending)) * tokens
+        with Progress("proxies", len(wanted) * tokens, "tokens", done=before) as progress:
+            failed, retried = _tune(sweep, pending, execution, progress)
+    results = load_results(sweep.folder)
+    return Outcome(
+        results={index: results[index] for index in wanted if index in results},
+        failed={index: why for index, why in failed.items() if index not in results},
+        retried=retried,
+    )
+
+
+def _require_room(sweep: Sweep) -> None:
+    for what, asked, there in (
+        ("CPUs", sweep.cpus, cluster_cpus()),
+        ("GPUs", sweep.gpus, cluster_gpus()),
+    ):
+        if asked > there:
+            raise BadInputError(
+                f"a proxy asks for {asked:g} {what} and the cluster has {there}: it would wait for "
+                "ever; ask for less, or join a larger cluster with --address"
+            )
+
+
+def _width(sweep: Sweep, execution: Execution) -> int:
+    """Trials at once. A bound of our own: idle actors that hold every CPU can hang Tune."""
+    room = int(cluster_cpus() / sweep.cpus) if sweep.cpus else cluster_cpus()
+    if sweep.gpus:
+        room = min(room, int(cluster_gpus() / sweep.gpus + 1e-6))
+    return max(min(execution.workers or room, room), 1)
+
+
+def _tune(
+    sweep: Sweep, pending: Sequence[str], execution: Execution, progress: Progress
+) -> tuple[dict[str, str], dict[str, int]]:
+    os.environ.update({name: os.environ.get(name, value) for name, value in SETTINGS.items()})
+    from ray import tune
+    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+
+    for name in ("ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # failures are told below, once
+    scheduler = (
+        ASHAScheduler(max_t=PIECES, grace_period=ASHA_GRACE, reduction_factor=ASHA_FACTOR)
+        if sweep.asha
+        else FIFOScheduler()
+    )
+    watch = _watch(sweep, progress)
+    trainable = tune.with_resources(
+        tune.with_parameters(_trainable(), sweep=sweep), {"cpu": sweep.cpus, "gpu": sweep.gpus}
+    )
+    with tempfile.TemporaryDirectory(prefix="gristmill-tune-") as folder:
+        grid = tune.Tuner(
+            trainable,
+            param_space={"index": tune.grid_search(list(pending))},
+            tune_config=tune.TuneConfig(
+                metric="loss" if sweep.asha else None,
+                mode="min" if sweep.asha else None,
+                scheduler=scheduler,
+                reuse_actors=True,
+                max_concurrent_trials=_width(sweep, execution),
+                trial_dirname_creator=lambda trial: str(trial.trial_id),
+            ),
+            run_config=tune.RunConfig(
+                name="sweep",
+                storage_path=folder,
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=sweep.retries),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                callbacks=[watch],
+            ),
+        ).fit()
+        failed = {str(r.config["index"]): _last_lines(r.error) for r in grid if r.error}
+    return failed, watch.retried
+
+
+def _trainable() -> Any:
+    from ray.tune import Trainable
+
+    class ProxyTrial(Trainable):
+        """Tune's side of a TrialWorker."""
+
+        def setup(self, config: dict[str, Any], sweep: Sweep) -> None:
+            self._worker = TrialWorker(sweep)
+            self._worker.begin(config["index"])
+
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            self._worker.begin(new_config["index"])
+            return True
+
+        def step(self) -> dict[str, Any]:
+            return self._worker.piece()
+
+    return ProxyTrial
+
+
+def _watch(sweep: Sweep, progress: Progress) -> Any:
+    from ray.tune import Callback
+
+    class Watch(Callback):
+        """Counts, and keeps what ASHA ended: only the driver knows of that."""
+
+        def __init__(self) -> None:
+            self.retried: dict[str, int] = {}
+            self._counted: dict[str, int] = {}
+
+        def on_trial_result(self, *_: Any, trial: Any, result: Any, **__: Any) -> None:
+            self._count(str(trial.config["index"]), int(result.get("tokens", 0)))
+
+        def _count(self, index: str, tokens: int) -> None:
+            progress.advance(tokens - self._counted.get(index, 0))
+            self._counted[index] = tokens
+
+        def on_trial_recover(self, *_: Any, trial: Any, **__: Any) -> None:
+            index = str(trial.config["index"])
+            self._count(index, 0)
+            self.retried[index] = self.retried.get(index, 0) + 1
+            logger.warning("proxy %s failed and is begun again", index)
+
+        def on_trial_complete(self, *_: Any, trial: Any, **__: Any) -> None:
+            last = trial.last_result or {}
+            if "result" in last and not last.get("over"):
+                Result(**last["result"]).save(sweep.folder)
+
+    return Watch()
+
+
+def _aim(losses: Mapping[str, float], target: str) -> float:
+    return sum(losses.values()) / len(losses) if target == MEAN else losses[target]
+
+
+def _last_lines(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " / ".join(lines[-LAST_LINES:]) or type(error).__name__

@@ -1,0 +1,147 @@
+"""Proposals: caps, guard-rails, and an optimum that is known."""
+
+import json
+
+import numpy as np
+import pytest
+from mix_world import DOMAINS, TARGETS, world, write, write_surface
+
+from gristmill.core.errors import BadInputError
+from gristmill.core.job import run_job
+from gristmill.mixing import simplex
+from gristmill.mixing.front import undominated
+from gristmill.mixing.objective import Objective, parse_rails, parse_targets
+from gristmill.mixing.propose import ProposeJob
+from gristmill.mixing.surface import Surface
+from gristmill.mixing.tables import read_mixtures, read_table
+
+SIZES = {"arts": 300, "books": 50, "code": 250, "diary": 200, "essays": 200}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_surface(tmp_path_factory.mktemp("model"), 80)
+
+
+@pytest.fixture
+def sizes(tmp_path):
+    return write(tmp_path / "s.csv", ["domain", "tokens"], list(SIZES.items())[::-1])
+
+
+def propose(model, tmp_path, name="p", **more):
+    run = run_job(ProposeJob(model=model, draws=4000, out=str(tmp_path / name), **more))
+    figures = json.loads((tmp_path / name / "proposal.json").read_text())
+    table = read_mixtures(run.path("proposal.csv"))
+    return figures, dict(zip(table.index, table.values, strict=True))
+
+
+def test_caps_hold_and_the_uncapped_optimum_stands_beside(model, sizes, tmp_path):
+    figures, found = propose(
+        model, tmp_path, domains=sizes, tokens=1000, max_repetition=4, targets=("books",)
+    )
+    caps = np.array([min(4 * SIZES[d] / 1000, 1.0) for d in DOMAINS])
+    for name in ("proposed", "simulated"):
+        assert (found[name] <= caps + 1e-9).all() and abs(found[name].sum() - 1) < 1e-9
+    assert found["proposed"][1] == pytest.approx(0.2, abs=1e-6)  # all books that there are
+    assert found["uncapped"][1] > 0.8
+    value = {n: figures["mixtures"][n]["value"] for n in found}
+    assert value["uncapped"] < value["proposed"] < value["simulated"] < value["natural"]
+    np.testing.assert_allclose(found["natural"], np.array([SIZES[d] for d in DOMAINS]) / 1000)
+    gain = figures["gain"]
+    assert gain["mean"] == pytest.approx(value["natural"] - value["proposed"])
+    assert 0 < gain["lo"] < gain["mean"] < gain["hi"]
+
+
+def test_the_optimum_of_the_law_itself(model, sizes, tmp_path):
+    """Of books alone the loss falls with the effective amount, which is linear: pile on books."""
+    _, found = propose(model, tmp_path, domains=sizes, targets=("books_loss",))
+    assert found["proposed"][1] > 0.85
+
+
+def test_guard_rails(model, sizes, tmp_path):
+    free, _ = propose(model, tmp_path, "free", domains=sizes, targets=("books",))
+    kept, _ = propose(model, tmp_path, "kept", domains=sizes, targets=("books",), guard=("all",))
+    code = {n: f["mixtures"]["proposed"]["targets"]["code_loss"]["mean"]
+            for n, f in (("free", free), ("kept", kept))}  # fmt: skip
+    rail = kept["rails"]["code_loss"]
+    natural = kept["mixtures"]["natural"]["targets"]["code_loss"]["mean"]
+    assert rail == pytest.approx(natural) and kept["rails_kept"]
+    assert code["free"] > rail and code["kept"] <= rail + 1e-6
+    assert kept["gain"]["mean"] > 0
+
+
+def test_weighted_targets_and_the_front(model, sizes, tmp_path):
+    even, _ = propose(model, tmp_path, "even", domains=sizes)
+    assert even["objective"] == {"books_loss": 0.5, "code_loss": 0.5}
+    one, a = propose(model, tmp_path, "one", domains=sizes, targets=("books=3", "code_loss=1"))
+    assert one["objective"] == {"books_loss": 0.75, "code_loss": 0.25}
+    front = read_table(str(tmp_path / "one" / "pareto.csv"), "column")
+    column = {n: front.values[:, i] for i, n in enumerate(front.columns)}
+    assert (np.diff(column["objective"]) > 0).all() and (np.diff(column["worst_change"]) < 0).all()
+    assert abs(front.values[:, [front.columns.index(d) for d in DOMAINS]].sum(1) - 1).max() < 1e-9
+    _, b = propose(model, tmp_path, "again", domains=sizes, targets=("code_loss=1", "books=3"))
+    np.testing.assert_array_equal(a["proposed"], b["proposed"])
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"targets": ("bokks",)}, "no target 'bokks'; the fit has: books_loss, code_loss"),
+        ({"targets": ("loss",)}, "may mean any of the targets books_loss, code_loss"),
+        ({"targets": ("books", "books_loss=2")}, "books_loss is named twice"),
+        ({"targets": ("books=0",)}, "weight of target books is 0"),
+        ({"targets": ("books=x",)}, "is 'x', not a number"),
+        ({"guard": ("cod", "none")}, "no target 'none'"),
+        ({"tokens": 1e5}, "sum to 0.04, less than 1"),
+    ],
+)
+def test_bad_requests(model, sizes, tmp_path, more, said):
+    with pytest.raises(BadInputError, match=said):
+        propose(model, tmp_path, domains=sizes, **more)
+
+
+def test_caps_need_sizes_and_known_domains(model, tmp_path):
+    with pytest.raises(BadInputError, match="give --domains with --tokens"):
+        ProposeJob(model=model, tokens=5, out=str(tmp_path))
+    wrong = write(tmp_path / "w.csv", ["domain", "tokens"], [*SIZES.items(), ("codes", 4)])
+    with pytest.raises(BadInputError, match="no domain 'codes' in the fit; perhaps you meant code"):
+        propose(model, tmp_path, "w", domains=wrong)
+    fewer = write(tmp_path / "f.csv", ["domain", "tokens"], list(SIZES.items())[1:])
+    with pytest.raises(BadInputError, match="no domain 'arts'"):
+        propose(model, tmp_path, "f", domains=fewer)
+
+
+def test_an_interval_of_a_weighted_set_covers(model):
+    surface = Surface.load(model)
+    objective = Objective(surface=surface, shares=parse_targets((), surface))
+    weights, _, _ = world(400, seed=7)
+    measured = np.mean([world(400, 7, t)[1] for t in sorted(TARGETS)], axis=0)
+    error = np.abs(objective.mean(weights) - measured)
+    assert 0.8 < (error <= objective.half(weights)).mean() < 0.98
+    rails = parse_rails(("code",), surface, weights[0], 0.01)
+    assert rails["code_loss"] == pytest.approx(1.01 * surface.mean("code_loss", weights[:1])[0])
+
+
+def test_capping_keeps_proportions():
+    caps = np.array([0.2, 1.0, 1.0, 0.5])
+    found = simplex.cap(np.array([[0.5, 0.3, 0.2, 0.0], [1.0, 0.0, 0.0, 0.0]]), caps)
+    np.testing.assert_allclose(found[0], [0.2, 0.48, 0.32, 0.0])
+    assert found[1, 0] == 0.2 and found[1].sum() == pytest.approx(1) and (found <= caps).all()
+
+
+def test_the_search_finds_a_known_optimum():
+    """A quadratic on the simplex, against its projection computed in closed form."""
+    middle = np.array([0.55, 0.25, 0.15, 0.05])
+    caps = np.array([0.4, 1.0, 1.0, 1.0])
+
+    def cost(rows):
+        return ((rows - middle) ** 2).sum(1)
+
+    best = simplex.search(cost, np.eye(4)[1:], caps)
+    expected = np.array([0.4, 0.30, 0.20, 0.10])
+    np.testing.assert_allclose(best.weights, expected, atol=2e-3)
+
+
+def test_the_front_drops_what_is_beaten():
+    first, second = np.array([1.0, 2.0, 2.0, 3.0, 4.0]), np.array([5.0, 6.0, 4.0, 4.0, 1.0])
+    assert undominated(first, second) == [0, 2, 4]

@@ -1,0 +1,197 @@
+import json
+
+import numpy as np
+import pytest
+from made_corpora import finish_job, kill_job_when
+from made_proxies import DOMAINS, training, write_corpus
+
+from gristmill.core.errors import BadInputError
+from gristmill.core.job import run_job
+from gristmill.core.run import Run
+from gristmill.corpora.mixture import Mixture
+from gristmill.execution.session import Execution
+from gristmill.mixing.check import Check
+from gristmill.mixing.search import SearchJob
+from gristmill.mixing.stopping import expected_improvement, judge
+from gristmill.mixing.tables import read_losses, read_mixtures
+
+pytestmark = pytest.mark.ray
+
+
+def search(folder, corpus, out, **fields):
+    given = {"first": 10, "batch": 4, "most": 14, "check_random": 2, "check_seeds": 2, **fields}
+    return SearchJob(
+        corpora=(corpus,),
+        training=training(folder, steps=40),
+        out=str(out),
+        execution=Execution(workers=2),
+        **given,
+    )
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return write_corpus(tmp_path_factory.mktemp("tokens"))
+
+
+@pytest.fixture(scope="module")
+def finished(ray_cluster, corpus, tmp_path_factory):
+    """A search for low loss on prose, which must go on to its limit of proxies."""
+    folder = tmp_path_factory.mktemp("search")
+    run_job(search(folder, corpus, folder / "o", targets=("prose",), enough=1.0))
+    return folder
+
+
+def read(folder, *names):
+    return json.loads(folder.joinpath("o", *names).read_text())
+
+
+def test_it_finds_the_domain_that_lowers_its_own_loss(finished):
+    mixture = Mixture.load(str(finished / "o" / "mixture.json"))
+    assert mixture.weights["prose"] > 0.8
+    summary = Run(str(finished / "o")).done()["summary"]
+    assert summary["beats_natural"] == "2 of 2 seeds" and summary["beats_random"] == "2 of 2"
+    assert summary["measured_gain"] > 0.05
+    assert summary["proxies"] == 14 and summary["rounds"] == 2
+    assert summary["stopped"] == "the limit of proxies is reached"
+
+
+def test_later_rounds_add_to_earlier_ones(finished):
+    first = read_mixtures(str(finished / "o" / "round-01" / "mixtures.csv"))
+    both = read_mixtures(str(finished / "o" / "round-02" / "mixtures.csv"))
+    assert len(first.index) == 10 and len(both.index) == 14
+    assert np.array_equal(both.rows(first.index), first.values)
+    assert read_losses(str(finished / "o" / "round-02" / "losses.csv")).columns == DOMAINS
+    assert [one["over"] for one in read(finished, "rounds.json")] == [False, True]
+
+
+def test_the_check_run_is_of_other_seeds(finished):
+    tables = [
+        read_losses(str(finished / "o" / "check" / f"seed-{n}" / "losses.csv")) for n in (1, 2)
+    ]
+    assert {"proposed", "natural"} < set(tables[0].index) and len(tables[0].index) == 4
+    assert not np.array_equal(tables[0].values, tables[1].values)
+    seeds = [Run(str(finished / "o" / "check" / f"seed-{n}")).config() for n in (1, 2)]
+    assert [one["config"]["seed"] for one in seeds] == [1, 2]
+
+
+def test_the_report_tells_all(finished):
+    page = (finished / "o" / "report.html").read_text()
+    for title in (
+        "Proposed mixture",
+        "Check run",
+        "Rounds",
+        "Design: weights tried",
+        "prose: predicted against measured",
+        "Importance of domains",
+        "Ledger of a proxy",
+        "round-02/fit/report.html",
+    ):
+        assert title in page
+
+
+@pytest.mark.slow
+def test_a_killed_search_resumes_where_it_was(finished, corpus, tmp_path):
+    asked = search(finished, corpus, tmp_path / "o", targets=("prose",), enough=1.0)
+    log, sweep = tmp_path / "log", tmp_path / "o" / "round-02" / "proxies" / "results"
+    kill_job_when(lambda: sweep.is_dir() and any(sweep.iterdir()), asked, log)
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "o").rglob("results/*.json")}
+    assert len(before) >= 11
+    status, said = finish_job(asked, log)
+    assert status == 0, said
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    for name in ("mixture.json", "rounds.json", "check/seed-2/losses.csv"):
+        assert (tmp_path / "o" / name).read_bytes() == (finished / "o" / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_it_stops_when_more_proxies_would_not_change_the_answer(corpus, tmp_path):
+    run_job(search(tmp_path, corpus, tmp_path / "o", enough=-1.0, tolerance=0.99, most=60))
+    summary = Run(str(tmp_path / "o")).done()["summary"]
+    assert summary["stopped"] == "more proxies would not change the answer"
+    assert summary["proxies"] < 60
+
+
+def test_caps_and_settings_that_cannot_be(corpus, tmp_path):
+    with pytest.raises(BadInputError, match="no mixture fits"):
+        search(tmp_path, corpus, tmp_path / "o", planned_tokens=1e9).plan()
+    with pytest.raises(BadInputError, match="first must be at least 8, not 3"):
+        search(tmp_path, corpus, tmp_path / "o", first=3)
+    with pytest.raises(BadInputError, match=r"most \(4\) is less than the first round"):
+        search(tmp_path, corpus, tmp_path / "o", most=4)
+    text = search(tmp_path, corpus, tmp_path / "o").plan().text()
+    assert "10 to 14, then 8 to check" in text
+
+
+# -- the pure parts ----------------------------------------------------------------------------
+
+
+class Fixed:
+    """An objective whose mean is the first weight, with one width for all."""
+
+    def __init__(self, half):
+        self._half = half
+        self.shares = {"t": 1.0}
+        self.surface = self
+        self.domains = ("a", "b")
+        self.seed = 0
+        losses = np.linspace(0, 1, 9)
+        self.losses = {"t": losses}
+        seen = type("Seen", (), {"mean": losses})
+        self.fits = {"t": type("Fit", (), {"seen": seen})}
+
+    def mean(self, rows):
+        return rows[:, 0]
+
+    def half(self, rows):
+        return np.full(len(rows), self._half)
+
+
+def test_expected_improvement_as_by_simulation():
+    objective, even = Fixed(0.2), np.array([0.5, 0.5])
+    found = expected_improvement(objective, 0.1, even, np.ones(2))
+    drawn = np.random.default_rng(0).normal(0.0, 0.2 / 1.645, 400_000)
+    assert found == pytest.approx(np.maximum(0.1 - drawn, 0).mean(), abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("half", "used", "before", "over"),
+    [
+        (1e-6, 20, None, True),
+        (0.3, 20, None, False),
+        (0.3, 30, None, True),
+        (0.3, 20, 0.2, False),
+        (0.3, 20, 0.04, True),
+    ],
+)
+def test_the_stopping_rule(half, used, before, over):
+    weights = {"natural": {"a": 0.5, "b": 0.5}}
+    figures = {
+        "caps": {"a": 1.0, "b": 1.0},
+        "gain": {"mean": 0.5},
+        "mixtures": {"proposed": {"value": 0.0}, "natural": {"weights": weights["natural"]}},
+    }
+    found = judge(
+        Fixed(half),
+        figures,
+        before=None if before is None else {"a": before, "b": 1 - before},
+        folder="round-01",
+        used=used,
+        most=30,
+        enough=0.9,
+        tolerance=0.1,
+    )
+    assert found.change == (-1 if before is None else before)
+    assert found.over is over and found.spearman == pytest.approx(1.0)
+
+
+def test_wins_are_counted_by_seed():
+    check = Check(
+        names=("natural", "proposed", "random-1", "random-2"),
+        measured=np.array([[2.0, 1.0, 3.0, 0.5], [2.0, 2.5, 3.0, 0.5]]),
+        predicted=np.zeros(4),
+        half=np.zeros(4),
+        targets={},
+    )
+    assert check.gains == [1.0, -0.5] and check.wins == 1
+    assert check.random == 2 and check.wins_over_random == 1

@@ -1,0 +1,113 @@
+"""What every regressor promises, asked of each file in gristmill.regressors."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+from mix_world import world
+
+from gristmill.core import plugins
+from gristmill.core.config import from_dict, to_dict
+from gristmill.core.errors import BadInputError
+from gristmill.mixing.selection import score
+from gristmill.mixing.surface import dump, undump
+from gristmill.regressors.base import Regressor, State, folds, held_out
+
+PACKAGE = "gristmill.regressors"
+NAMES = plugins.names(PACKAGE)
+LEAST = {"ordinary_least_squares": 0.7}
+"""Held-out rank correlation that a made-up world must reach; 0.9 for the others."""
+
+
+@pytest.fixture(params=NAMES)
+def chosen(request):
+    return request.param, plugins.find(PACKAGE, request.param, Regressor)()
+
+
+def test_the_folder_is_not_empty():
+    assert {"gaussian_process", "mixing_law", "ordinary_least_squares", "stack"} <= set(NAMES)
+
+
+def test_picklable_and_back_through_json(chosen):
+    _, regressor = chosen
+    assert pickle.loads(pickle.dumps(regressor)) == regressor
+    assert from_dict(json.loads(json.dumps(to_dict(regressor)))) == regressor
+
+
+def test_learns(chosen):
+    name, regressor = chosen
+    weights, losses, _ = world(80)
+    unseen, truth, _ = world(200, seed=1)
+    found = regressor.fit(weights, losses).predict(unseen)
+    assert found.mean.shape == found.spread.shape == (200,)
+    assert (found.spread > 0).all()
+    assert score(truth, found.mean).spearman > LEAST.get(name, 0.9)
+
+
+def test_same_rows_and_seed_same_fit(chosen):
+    _, regressor = chosen
+    weights, losses, _ = world(40)
+    first = regressor.fit(weights, losses, seed=3).predict(weights)
+    again = regressor.fit(weights.copy(), losses.copy(), seed=3).predict(weights)
+    np.testing.assert_array_equal(first.mean, again.mean)
+    np.testing.assert_array_equal(first.spread, again.spread)
+
+
+def test_state_goes_through_json_and_arrays_without_pickle(chosen):
+    _, regressor = chosen
+    weights, losses, _ = world(40)
+    fitted = regressor.fit(weights, losses)
+    state = fitted.state()
+    values = json.loads(json.dumps(state.values))
+    again = regressor.restore(State(values=values, arrays=undump(dump(state.arrays), "here")))
+    np.testing.assert_array_equal(again.predict(weights).mean, fitted.predict(weights).mean)
+    np.testing.assert_array_equal(again.predict(weights).spread, fitted.predict(weights).spread)
+    np.testing.assert_allclose(again.mean(weights), fitted.predict(weights).mean, rtol=1e-12)
+
+
+def test_no_mixtures_one_mixture_and_a_batch_agree(chosen):
+    _, regressor = chosen
+    weights, losses, _ = world(40)
+    fitted = regressor.fit(weights, losses)
+    assert fitted.predict(weights[:0]).mean.shape == (0,)
+    single = [fitted.predict(row[None]).mean[0] for row in weights[:5]]
+    np.testing.assert_allclose(single, fitted.predict(weights[:5]).mean, rtol=1e-9)
+
+
+def test_fewer_mixtures_than_domains_and_a_constant_loss(chosen):
+    _, regressor = chosen
+    weights, losses, _ = world(9)
+    rows = np.concatenate([weights, np.zeros((9, 6))], axis=1)
+    assert np.isfinite(regressor.fit(rows, losses).predict(rows).mean).all()
+    flat = regressor.fit(weights, np.full(9, 3.0)).predict(weights)
+    np.testing.assert_allclose(flat.mean, 3.0, atol=1e-3)
+    assert np.isfinite(flat.spread).all()
+
+
+def test_every_row_is_predicted_by_a_fit_that_has_not_seen_it():
+    class Remembers(Regressor):
+        def fit(self, weights, losses, *, seed=0):
+            known = {row.tobytes() for row in weights}
+
+            class Fit:
+                def predict(self, rows):
+                    assert not known & {row.tobytes() for row in rows}
+                    from gristmill.regressors.base import Prediction
+
+                    return Prediction(mean=np.zeros(len(rows)), spread=np.ones(len(rows)))
+
+            return Fit()
+
+        def restore(self, state):
+            raise NotImplementedError
+
+    weights, losses, _ = world(23)
+    parts = folds(23, 5, 0)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(23))
+    assert held_out(Remembers(), weights, losses, parts).mean.shape == (23,)
+
+
+def test_folds_that_cannot_be_made():
+    with pytest.raises(BadInputError, match="6 folds of 5 mixtures"):
+        folds(5, 6, 0)
