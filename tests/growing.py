@@ -30,7 +30,7 @@ def main(address, pool, out, log, seconds):
         while not over.wait(0.5):
             seen.append(alive())
 
-    thread = threading.Thread(target=look)
+    thread = threading.Thread(target=look, daemon=True)
     thread.start()
     run_job(FilterJob(pool=pool, filter=Logged(folder=log, seconds=float(seconds)), out=out))
     over.set()

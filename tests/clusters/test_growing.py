@@ -78,7 +78,7 @@ def small_cluster(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.ray
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(400)
 def test_a_cluster_grows_for_a_job_and_shrinks_after(small_cluster, tmp_path):
     address, env = small_cluster
     write_metadata(tmp_path / "p", 6000, files=60, row_group=100)
@@ -87,7 +87,7 @@ def test_a_cluster_grows_for_a_job_and_shrinks_after(small_cluster, tmp_path):
     log.mkdir()
     done = subprocess.run(
         [sys.executable, ROOT / "tests" / "growing.py", address, tmp_path / "p", tmp_path / "o", log, "1.0"],
-        env=env, capture_output=True, text=True, timeout=400,
+        env=env, capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     assert "began with: 1" in done.stdout and "most nodes: 2" in done.stdout, done.stdout

@@ -14,10 +14,11 @@ import pytest
 from killing import environment
 
 from gristmill.core import io, journal
+from gristmill.core.holding import held_by
 from gristmill.core.job import Job, run_job
 from gristmill.core.journal import read_events, read_log
 from gristmill.core.plan import Plan
-from gristmill.core.run import OBSERVER, Run, held_by
+from gristmill.core.run import OBSERVER, Run
 from gristmill.core.runs import find, status
 from gristmill.recipes.commands import main
 

@@ -6,7 +6,6 @@ from gristmill.clusters.estimate import FITS, Estimate, Site
 from gristmill.clusters.machines import gpu
 from gristmill.clusters.rates import Rate, rate
 from gristmill.models.lm.config import ModelConfig
-from gristmill.models.lm.memory import estimate
 from gristmill.models.lm.presets import preset
 
 PROXIES, PROXY_STEPS, PROXY_SEQUENCES = 512, 1000, 512
@@ -97,6 +96,8 @@ def _fit(
     config: ModelConfig, site: Site, *, alone: bool = False
 ) -> tuple[tuple[tuple[str, float], ...], bool]:
     """The lowest ZeRO stage, with the largest micro-batch, that fits; else the smallest need."""
+    from gristmill.models.lm.memory import estimate  # it loads torch
+
     workers = 1 if alone else site.gpus
     room = FITS * site.gpu_memory
     needs = [

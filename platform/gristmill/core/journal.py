@@ -7,6 +7,7 @@ newest part of the log is written anew every `FLUSH_SECONDS`: that much a lost m
 import json
 import logging
 import os
+import re
 import socket
 import threading
 import time
@@ -21,6 +22,7 @@ LOGS, EVENTS = "logs", "events.jsonl"
 FLUSH_SECONDS = 15.0
 PART_BYTES = 1 << 20
 """A new part of the log begins at this size, so that no large object is written again and again."""
+LOG_NAME = re.compile(rf"{LOGS}/driver-\d{{8}}T\d{{6}}Z-\d+(-\d{{4}})?\.log")
 LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 logger = logging.getLogger(__name__)
 

@@ -5,25 +5,22 @@ holds. The folder may be on any storage that fsspec reaches.
 """
 
 import contextlib
-import fcntl
 import importlib.metadata
 import json
-import logging
 import os
 import platform as host
-import secrets
-import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
-from typing import IO, Any
+from typing import Any
 
 from gristmill.core import io
 from gristmill.core.config import config_hash, differences, identity, to_dict
 from gristmill.core.errors import RunError
+from gristmill.core.holding import LOCK, hold, touch
 from gristmill.core.journal import Journal
 
 CONFIG, ENV, METRICS, REPORT, DONE = (
@@ -33,17 +30,14 @@ CONFIG, ENV, METRICS, REPORT, DONE = (
     "report.html",
     "DONE",
 )
-LOCK = ".lock"
 SCRATCH = ".work"
 """Folder of slice markers and parts, removed when the run is done."""
-LEASE_SECONDS = 60.0
 CHECKS_AT_ONCE = 16
 PACKAGES = ("gristmill", "ray", "torch", "open_clip_torch", "pyarrow", "numpy", "webdataset")
 OBSERVER: ContextVar[Callable[[str, dict[str, Any]], None] | None] = ContextVar(
     "observer", default=None
 )
 """Sees each line of metrics and each event; a session with Ray shows them to Prometheus."""
-logger = logging.getLogger(__name__)
 
 
 class Run:
@@ -129,7 +123,7 @@ class Run:
             raise RunError(
                 f"{io.redact(self.uri)} holds a {CONFIG} that is not a run's; it is left alone"
             )
-        with self._lock():
+        with hold(self.uri):
             io.remove(self.path(DONE))
             for uri in io.list_files(self.uri, recursive=True, hidden=True):
                 if uri not in (self.path(CONFIG), self.path(LOCK)):
@@ -142,7 +136,7 @@ class Run:
     @contextlib.contextmanager
     def open(self, job: Any) -> Iterator["Run"]:
         """Hold the folder for this process, with config and environment written."""
-        with self._lock():
+        with hold(self.uri):
             began = not io.exists(self.path(CONFIG))
             if began:
                 io.write_json(self.path(CONFIG), {"hash": config_hash(job), "config": to_dict(job)})
@@ -156,15 +150,6 @@ class Run:
                     yield self
                 finally:
                     self.flush()
-
-    @contextlib.contextmanager
-    def _lock(self) -> Iterator[None]:
-        if io.is_local(self.uri):
-            with _file_lock(io.local_path(self.path(LOCK)), self.uri):
-                yield
-        else:
-            with _lease(self.path(LOCK), self.uri):
-                yield
 
     def event(self, name: str, **values: Any) -> None:
         """Note in `events.jsonl` that something happened, such as a notice of preemption."""
@@ -209,8 +194,7 @@ class Run:
     def _beat(self) -> None:
         """Every few seconds: what is logged becomes durable, and the folder's holder is alive."""
         self.flush()
-        if io.is_local(self.uri):
-            os.utime(io.local_path(self.path(LOCK)))
+        touch(self.uri)
 
     def keep_metrics(self, keep: Callable[[dict[str, Any]], bool]) -> None:
         """Take lines out of `metrics.jsonl` that a resume will write again."""
@@ -302,106 +286,3 @@ def environment() -> dict[str, Any]:
         "packages": versions,
         "command": [io.redact(word) for word in sys.argv],
     }
-
-
-@contextlib.contextmanager
-def _file_lock(path: str, uri: str) -> Iterator[None]:
-    """A lock the kernel drops when its holder dies, however it dies."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            raise _in_use(uri, file.read()) from error
-        _sign(file)
-        try:
-            yield
-        finally:
-            file.truncate(0)
-        # The file stays: removing it would let two later holders lock two different files.
-
-
-def _sign(file: IO[str]) -> None:
-    file.seek(0)
-    file.truncate()
-    file.write(f"process {os.getpid()} on {socket.gethostname()}")
-    file.flush()
-
-
-def _in_use(uri: str, holder: str) -> RunError:
-    return RunError(
-        f"{io.redact(uri)} is in use by {holder or 'another process'}; "
-        "wait for it, end it, or choose another --out"
-    )
-
-
-@contextlib.contextmanager
-def _lease(uri: str, run_uri: str) -> Iterator[None]:
-    """A lease object for storage without locks: renewed while held, free when it has run out.
-
-    Two starts within the same second can both win; the stores have no portable
-    compare-and-swap, so this guards against mistakes, not against a race.
-    """
-    me = f"process {os.getpid()} on {socket.gethostname()}"
-    token = secrets.token_hex(8)
-    if io.exists(uri):
-        lease = io.read_json(uri)
-        dead = lease["holder"].endswith(f" on {socket.gethostname()}") and not _alive(lease)
-        if time.time() < lease["until"] and not dead:
-            raise _in_use(run_uri, lease["holder"])
-    stop = threading.Event()
-
-    def renew() -> None:
-        until = time.time() + LEASE_SECONDS
-        io.write_json(uri, {"holder": me, "token": token, "until": until})
-
-    def still_ours() -> bool:
-        return io.exists(uri) and io.read_json(uri).get("token") == token
-
-    def keep() -> None:
-        while not stop.wait(LEASE_SECONDS / 3):
-            try:
-                if not still_ours():
-                    logger.error("the lease of %s was taken over", io.redact(run_uri))
-                    return
-                renew()
-            except Exception:
-                logger.warning("could not renew the lease of %s", io.redact(run_uri), exc_info=True)
-
-    renew()
-    thread = threading.Thread(target=keep, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-        if still_ours():
-            io.remove(uri)
-
-
-def held_by(uri: str) -> str:
-    """The process that holds a run's folder; empty when nobody does.
-
-    The lock itself is not tried, which could refuse a process that starts just then: its file names
-    the holder, who touches it every few seconds. On object stores the lease tells.
-    """
-    path = io.join(uri, LOCK)
-    if not io.exists(path):
-        return ""
-    if not io.is_local(uri):
-        lease = io.read_json(path)
-        return str(lease["holder"]) if time.time() < lease["until"] else ""
-    with open(io.local_path(path), encoding="utf-8") as file:
-        holder = file.read()
-        beat = os.fstat(file.fileno()).st_mtime
-    if not holder or time.time() - beat > LEASE_SECONDS:
-        return ""
-    here = holder.endswith(f" on {socket.gethostname()}")
-    return "" if here and not _alive({"holder": holder}) else holder
-
-
-def _alive(lease: dict[str, Any]) -> bool:
-    pid = int(lease["holder"].split()[1])
-    return os.path.exists(f"/proc/{pid}") if os.path.isdir("/proc") else True

@@ -11,9 +11,10 @@ import tyro
 from gristmill.core import io
 from gristmill.core.action import Action
 from gristmill.core.errors import BadInputError
+from gristmill.core.holding import held_by
 from gristmill.core.journal import read_events, read_log
 from gristmill.core.plan import human_seconds
-from gristmill.core.run import CONFIG, Run, held_by
+from gristmill.core.run import CONFIG, Run
 
 State = Literal["done", "running", "failed", "stopped"]
 
@@ -170,6 +171,7 @@ class WatchRun(Action):
         run = Run(io.absolute(self.uri))
         seen_lines, seen_events, alone = 0, 0, time.monotonic()
         while True:
+            one = status(run.uri)  # first, so that nothing is told after what is read here
             events, lines = read_events(run.uri), run.metrics()
             for event in events[seen_events:]:
                 print(json.dumps(event))
@@ -178,7 +180,6 @@ class WatchRun(Action):
             sys.stdout.flush()
             # A resume takes back lines that it will write again.
             seen_events, seen_lines = len(events), len(lines)
-            one = status(run.uri)
             if one.state in ("done", "failed"):
                 print(f"{one.state}: {one.said}")
                 return 0 if one.state == "done" else 1
