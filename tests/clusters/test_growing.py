@@ -14,7 +14,7 @@ import pytest
 import yaml
 from group_filters import Logged
 from killing import environment
-from made_up import write_metadata
+from made_up import write_numbered
 
 from gristmill.core.job import run_job
 from gristmill.execution.session import source_root
@@ -81,12 +81,12 @@ def small_cluster(tmp_path):
 @pytest.mark.timeout(400)
 def test_a_cluster_grows_for_a_job_and_shrinks_after(small_cluster, tmp_path):
     address, env = small_cluster
-    write_metadata(tmp_path / "p", 6000, files=60, row_group=100)
+    write_numbered(tmp_path / "p", 60)
     calm, log = tmp_path / "calm", tmp_path / "log"
     calm.mkdir()
     log.mkdir()
     done = subprocess.run(
-        [sys.executable, ROOT / "tests" / "growing.py", address, tmp_path / "p", tmp_path / "o", log, "1.0"],
+        [sys.executable, ROOT / "tests" / "growing.py", address, tmp_path / "p", tmp_path / "o", log, "0.7"],
         env=env, capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
