@@ -35,6 +35,7 @@ def main():
     parser.add_argument("--out", default=str(ROOT / "runs" / "bench"))
     chosen = parser.parse_args()
     import demo_seeds
+    import faults
     import mix_accuracy
     import mix_design
     import mix_search
@@ -52,6 +53,7 @@ def main():
         "mix": mix_accuracy.run,
         "mix-design": mix_design.run,
         "mix-search": mix_search.run,
+        "faults": faults.run,
     }
     for name in chosen.sections or sections:
         text = sections[name](Path(chosen.out) / name, heading)

@@ -1,4 +1,4 @@
-"""Jobs sent to a real head with authentication: the head of cluster/laptop.sh, `cluster submit`."""
+"""Jobs sent to a real head with authentication, that of cluster/laptop.sh, with data on S3."""
 
 import os
 import re
@@ -9,14 +9,22 @@ from pathlib import Path
 
 import pytest
 from killing import environment
+from made_proxies import write_corpus, write_model
 from made_up import write_metadata
 
 from gristmill.clusters.submission import runtime_environment
+from gristmill.core import io
 from gristmill.core.errors import BadInputError
+from gristmill.core.job import run_job
+from gristmill.core.journal import read_events
+from gristmill.core.run import Run
+from gristmill.filters.clip_score import ClipScore
+from gristmill.pools.selection import FilterJob
 from gristmill.recipes.commands import main
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
+sys.path.append(str(ROOT / "tests" / "training"))  # for its maker of shards
 PORT, DASHBOARD = 27_379, 29_265
 
 
@@ -28,8 +36,11 @@ def gristmill(*words, env, timeout=240):
 
 
 @pytest.fixture(scope="module")
-def laptop(tmp_path_factory):
-    """The head that laptop.sh starts, with a home of its own, so with a token of its own."""
+def laptop(s3_server, tmp_path_factory):
+    """The head that laptop.sh starts, with a home of its own, so with a token of its own.
+
+    Its nodes know the S3 server on loopback as cloud machines know theirs: by their environment.
+    """
     home = tmp_path_factory.mktemp("home")
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
     env = environment(HOME=str(home), PATH=path)
@@ -61,40 +72,75 @@ def laptop(tmp_path_factory):
         process.wait(60)
 
 
+def upload(folder, uri):
+    """Every file below a folder."""
+    for path in filter(Path.is_file, folder.rglob("*")):
+        io.write_bytes(f"{uri}/{path.relative_to(folder)}", path.read_bytes())
+    return uri
+
+
+def submitted(laptop, *words):
+    """Send it, follow it to its end: exit code and output."""
+    address, env, _ = laptop
+    done = gristmill("cluster", "submit", *words, "--address", address, env=env)
+    assert "submitted raysubmit_" in done.stderr, done.stderr[-3000:]
+    return done.returncode, done.stdout
+
+
+def done_on_s3(laptop, out, *words):
+    """Send it, and find its run whole on the store; what it left there."""
+    status, said = submitted(laptop, *words, "--out", out)
+    assert status == 0, said[-3000:]
+    assert f"done: {out}" in said
+    run = Run(out)
+    assert [e["event"] for e in read_events(out)][-1] == "done"
+    assert io.list_files(f"{out}/logs", ".log")
+    return run
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_filter_is_submitted_followed_and_done(laptop, tmp_path):
-    address, env, _ = laptop
+def test_a_filter_is_submitted_followed_and_done_on_s3(laptop, bucket, tmp_path):
     write_metadata(tmp_path / "p", 5000)
-    out = tmp_path / "o"
-    words = [
-        "pool",
-        "filter",
-        "clip_score",
-        "--fraction",
-        "0.3",
-        "--pool",
-        tmp_path / "p",
-        "--out",
-        out,
-    ]
-    done = gristmill("cluster", "submit", *words, "--address", address, env=env)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert "submitted raysubmit_" in done.stderr
-    assert f"done: {out}" in done.stdout
-    assert (out / "DONE").exists() and (out / "subset.npy").stat().st_size > 128
+    pool = upload(tmp_path / "p", f"{bucket}/p")
+    words = ["pool", "filter", "clip_score", "--fraction"]
+    run = done_on_s3(laptop, f"{bucket}/runs/f", *words, 0.3, "--pool", pool)
+    assert run.done()["summary"]["kept"] > 1000
+    here = tmp_path / "here"
+    run_job(FilterJob(pool=str(tmp_path / "p"), filter=ClipScore(fraction=0.3), out=str(here)))
+    assert io.read_bytes(run.path("subset.npy")) == (here / "subset.npy").read_bytes()
 
-    bad = gristmill(
-        "cluster", "submit", "pool", "filter", "clip_score", "--fraction", "7",
-        "--pool", tmp_path / "p", "--out", tmp_path / "x", "--address", address, env=env,
-    )  # fmt: skip
-    assert bad.returncode == 2, "the job's own exit code comes back"
-    assert "fraction" in bad.stdout
-    absent = gristmill(
-        "cluster", "submit", "pool", "inspect", "--pool", tmp_path / "none", "--out", tmp_path / "y",
-        "--address", address, env=env,
-    )  # fmt: skip
-    assert absent.returncode == 1 and "error:" in absent.stdout
+    status, said = submitted(laptop, *words, 7, "--pool", pool, "--out", f"{bucket}/runs/x")
+    assert status == 2 and "fraction" in said, "the job's own exit code comes back"
+    words = ["pool", "inspect", "--pool", f"{bucket}/none", "--out", f"{bucket}/runs/y"]
+    status, said = submitted(laptop, *words)
+    assert status == 1 and "error:" in said
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_search_is_submitted_and_done_on_s3(laptop, bucket, tmp_path):
+    (tmp_path / "c").mkdir()
+    write_corpus(tmp_path / "c")
+    corpus = upload(tmp_path / "c", f"{bucket}/c")
+    words = ["mix", "search", "--targets", "prose", "--first", "6", "--batch", "2", "--most", "6", "--check-random", "1", "--check-seeds", "1", "--steps", "20", "--batch-size", "4", "--seq-len", "16", "--lr", "0.01", "--max-epochs", "99", "--workers", "2"]
+    model = write_model(tmp_path)
+    run = done_on_s3(laptop, f"{bucket}/runs/s", *words, "--corpora", corpus, "--preset", model)
+    assert run.done()["summary"]["proxies"] == 6
+    assert "prose" in io.read_bytes(run.path("mixture.json")).decode()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_training_is_submitted_and_done_on_s3(laptop, bucket, tmp_path):
+    from training_shards import write_shards
+
+    data = upload(write_shards(tmp_path / "d"), f"{bucket}/d")
+    words = ["clip", "train", "demo", "--allow-override", "--loader-workers", "0", "--num-checkpoints", "2", "--workers", "1", "--train-num-samples", "64", "--batch-size", "16", "--warmup", "2"]
+    run = done_on_s3(laptop, f"{bucket}/runs/t", *words, "--data", data)
+    assert run.done()["summary"]["samples_seen"] == 64
+    assert io.size_bytes(run.path("checkpoints", "epoch_2.pt")) > 1000
+    assert [line["step"] for line in run.metrics() if line["kind"] == "step"] == [0, 1, 2, 3]
 
 
 @pytest.mark.slow
