@@ -75,6 +75,7 @@ def _fit(weights, losses):
 
 def _measured(pool, size, seed):
     from gristmill.mixing.selection import calibrated, odd_runs, score
+    from gristmill.regressors.base import groups_of
 
     weights, losses, unseen, truth = _tables()
     rows = np.sort(np.random.default_rng(seed).permutation(len(weights))[:size])
@@ -88,11 +89,12 @@ def _measured(pool, size, seed):
         )
     )
     seconds = time.perf_counter() - start
-    odd = odd_runs(fits, measured)
+    group = groups_of(weights[rows])
+    odd = odd_runs(fits, measured, group)
     rest = np.setdiff1d(np.arange(len(weights)), rows)
     ranks, inside, left = [], [], [np.nan]
     for name, fit in fits.items():
-        fit = calibrated(fit, measured[name], odd)
+        fit = calibrated(fit, measured[name], odd, group)
         found = fit.fits[fit.chosen].predict(unseen)
         ranks.append(100 * score(truth[:, int(name)], found.mean).spearman)
         inside.append(np.abs(truth[:, int(name)] - found.mean) <= fit.factor * found.spread)

@@ -9,6 +9,7 @@ import pytest
 from gristmill.core import io
 from gristmill.core.config import config_hash, from_dict, to_dict
 from gristmill.core.errors import BadInputError, RunError
+from gristmill.core.inputs import pin_input
 from gristmill.core.job import Job, run_job
 from gristmill.core.plan import Plan, human_bytes, human_seconds
 from gristmill.core.run import Run
@@ -71,6 +72,38 @@ def test_another_job_in_the_same_folder_is_refused_or_replaces_it(folder):
     with pytest.raises(RunError, match="upto: 2 -> 4"):
         run_job(CountJob(upto=4, out=folder))
     assert run_job(CountJob(upto=4, out=folder), overwrite=True).done()["summary"] == {"count": 4}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PickyJob(Job):
+    """Refuses a word, at once or after it wrote something."""
+
+    word: str
+    late: bool = False
+
+    def plan(self):
+        return Plan(title="picky")
+
+    def execute(self, run):
+        pin_input(run, "word", {"sha256": "0" * 64})
+        if self.late:
+            io.write_bytes(run.path("part"), b"x")
+        if self.word == "proze":
+            raise BadInputError("no such word")
+
+
+def test_a_refused_request_does_not_claim_the_folder(folder):
+    with pytest.raises(BadInputError):
+        run_job(PickyJob(word="proze", out=folder))
+    assert run_job(PickyJob(word="prose", out=folder)).done()
+
+
+def test_one_refused_after_it_made_something_keeps_it(folder):
+    with pytest.raises(BadInputError):
+        run_job(PickyJob(word="proze", late=True, out=folder))
+    assert io.exists(folder + "/part")
+    with pytest.raises(RunError, match="word: 'proze' -> 'prose'"):
+        run_job(PickyJob(word="prose", late=True, out=folder))
 
 
 def test_where_and_how_wide_it_runs_does_not_make_another_job(tmp_path):

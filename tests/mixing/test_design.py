@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from mix_world import DOMAINS, TARGETS, world, write, write_surface
 
-from gristmill.core.errors import BadInputError
+from gristmill.core.errors import BadInputError, RunError
 from gristmill.core.job import run_job
 from gristmill.mixing.design import DesignJob
 from gristmill.mixing.dirichlet import UNITS, Rules, bounds, draw, to_units
@@ -49,6 +49,40 @@ def test_rounding_is_largest_remainder_under_bounds():
     assert found.tolist() == [[1667, 1666, 1667], [3000, 2000, 0]]
     full = to_units(np.array([[0.49995, 0.4, 0.10005]]), np.array([2499, 2000, 5000]))
     assert full.tolist() == [[2499, 2000, 501]]
+
+
+def test_other_sizes_than_it_was_made_of_are_noticed(tmp_path):
+    sizes = write(tmp_path / "s.csv", ["domain", "tokens"], [["a", 10], ["b", 20]])
+    asked = DesignJob(domains=sizes, count=3, out=str(tmp_path / "o"))
+    first = run_job(asked).done()
+    assert run_job(asked).done() == first
+    write(tmp_path / "s.csv", ["domain", "tokens"], [["a", 10], ["b", 2000]])
+    with pytest.raises(RunError, match=r"the domains changed since .* --overwrite"):
+        run_job(asked)
+    assert run_job(asked, overwrite=True).done() != first
+    (tmp_path / "s.csv").unlink()
+    assert run_job(asked).done()["summary"]["mixtures"] == 3
+
+
+def test_a_csv_of_others_is_left_alone_and_our_own_comes_back(tmp_path):
+    sizes = write(tmp_path / "s.csv", ["domain", "tokens"], [["a", 10], ["b", 20]])
+    notes = tmp_path / "m.csv"
+    notes.write_text("my notes\n")
+    asked = DesignJob(domains=sizes, count=3, out=str(notes))
+    for overwrite in (False, True):
+        with pytest.raises(BadInputError, match=r"m\.csv is there already"):
+            run_job(asked, overwrite=overwrite)
+    with pytest.raises(BadInputError, match=r"s\.csv is there already"):
+        run_job(DesignJob(domains=sizes, count=3, out=sizes))
+    assert notes.read_text() == "my notes\n"
+    notes.unlink()
+    run_job(asked)
+    text = notes.read_text()
+    notes.unlink()
+    run_job(asked)
+    assert notes.read_text() == text
+    run_job(asked, overwrite=True)
+    assert notes.read_text() == text
 
 
 def test_bounds_that_leave_nothing():

@@ -112,6 +112,13 @@ def test_a_model_that_was_tampered_with(fitted, tmp_path):
         Surface.load(str(tmp_path))
 
 
+def test_the_plan_refuses_too_few_mixtures(tmp_path):
+    m = write(tmp_path / "m.csv", ["index", "a", "b"], [[i, i / 10, 1 - i / 10] for i in range(3)])
+    losses = write(tmp_path / "l.csv", ["index", "x"], [[i, 2.0 + i] for i in range(3)])
+    with pytest.raises(BadInputError, match="3 mixtures are too few"):
+        FitJob(mixtures=m, losses=losses, out=str(tmp_path / "o")).plan()
+
+
 def test_a_domain_that_no_mixture_holds(tmp_path):
     m = write(tmp_path / "m.csv", ["index", "a", "b", "c"], [[i, 0.5, 0.5, 0] for i in range(9)])
     losses = write(tmp_path / "l.csv", ["index", "x"], [[i, 2.0 + i] for i in range(9)])
@@ -164,14 +171,30 @@ def test_intervals_cover_what_they_say():
 
 
 def test_quantile_counts_ranks():
-    assert quantile(np.arange(1.0, 100.0)) == 90.0
-    assert quantile(np.arange(1.0, 6.0)) == 5.0
-    assert quantile(np.arange(1.0, 65.0)) == pytest.approx(58.5)
+    assert quantile(np.arange(1.0, 100.0), np.arange(99)) == 90.0
+    assert quantile(np.arange(1.0, 6.0), np.arange(5)) == 5.0
+    assert quantile(np.arange(1.0, 65.0), np.arange(64)) == pytest.approx(58.5)
+
+
+def test_runs_of_one_mixture_do_not_count_as_so_many_mixtures():
+    """Losses have nothing to do with weights, but four runs of a mixture are alike."""
+    random = np.random.default_rng(0)
+    group = np.repeat(np.arange(12), 4)
+    weights = random.dirichlet(np.ones(5), 12)[group]
+    losses = 2 + 0.1 * random.normal(size=12)[group] + 0.001 * random.normal(size=48)
+    fit = fit_target(weights, losses, ("gaussian_process", "mixing_law", "ordinary_least_squares"))
+    assert fit.scores[fit.chosen].spearman < 0.5
+    found = fit.fits[fit.chosen].predict(random.dirichlet(np.ones(5), 300))
+    truth = 2 + 0.1 * random.normal(size=300)
+    assert (np.abs(truth - found.mean) <= fit.factor * found.spread).mean() > 0.7
+    assert quantile(np.repeat(np.arange(1.0, 13.0), 4), group) == 12.0
+    with pytest.raises(BadInputError, match=r"7 mixtures \(in 28 rows\) are too few"):
+        fit_target(weights[:28], losses[:28], ("gaussian_process",))
 
 
 def test_a_new_value_lies_below_the_quantile_nine_times_in_ten():
     random = np.random.default_rng(0)
-    below = [random.random() < quantile(random.random(64)) for _ in range(6_000)]
+    below = [random.random() < quantile(random.random(64), np.arange(64)) for _ in range(6_000)]
     assert np.mean(below) == pytest.approx(0.9, abs=0.013)
 
 
@@ -199,9 +222,10 @@ def test_runs_that_went_wrong_are_found_and_do_not_widen_intervals():
     fits = {
         n: fit_target(weights, y, ("gaussian_process", "mixing_law")) for n, y in losses.items()
     }
-    odd = odd_runs(fits, losses)
+    group = np.arange(80)
+    odd = odd_runs(fits, losses, group)
     assert np.flatnonzero(odd).tolist() == [7, 41]
     for name, fit in fits.items():
-        assert calibrated(fit, losses[name], odd).factor <= fit.factor
+        assert calibrated(fit, losses[name], odd, group).factor <= fit.factor
     two = dict(list(fits.items())[:2])
-    assert not odd_runs(two, losses).any()
+    assert not odd_runs(two, losses, group).any()

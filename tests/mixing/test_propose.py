@@ -86,7 +86,7 @@ def test_weighted_targets_and_the_front(model, sizes, tmp_path):
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({"targets": ("bokks",)}, "no target 'bokks'; the fit has: books_loss, code_loss"),
+        ({"targets": ("bokks",)}, "no target 'bokks'; there are: books_loss, code_loss"),
         ({"targets": ("loss",)}, "may mean any of the targets books_loss, code_loss"),
         ({"targets": ("books", "books_loss=2")}, "books_loss is named twice"),
         ({"targets": ("books=0",)}, "weight of target books is 0"),
@@ -113,7 +113,7 @@ def test_caps_need_sizes_and_known_domains(model, tmp_path):
 
 def test_an_interval_of_a_weighted_set_covers(model):
     surface = Surface.load(model)
-    objective = Objective(surface=surface, shares=parse_targets((), surface))
+    objective = Objective(surface=surface, shares=parse_targets((), surface.targets))
     weights, _, _ = world(400, seed=7)
     measured = np.mean([world(400, 7, t)[1] for t in sorted(TARGETS)], axis=0)
     error = np.abs(objective.mean(weights) - measured)

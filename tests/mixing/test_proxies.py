@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 
@@ -8,7 +9,7 @@ from made_corpora import finish_job, kill_job_when
 from made_proxies import DOMAINS, VOCAB, Idle, Raising, job, training, write_corpus, write_design
 
 from gristmill.core.config import config_hash
-from gristmill.core.errors import BadInputError, RunError
+from gristmill.core.errors import BadInputError, CorruptDataError, RunError
 from gristmill.core.job import run_job
 from gristmill.core.run import Run
 from gristmill.execution.session import Execution
@@ -148,6 +149,17 @@ def test_a_trial_that_always_raises_leaves_the_others_alone(corpus, tmp_path):
     assert sorted(again.results) == ["1", "3", "4"] and list(again.failed) == ["2"]
 
 
+def test_a_trial_that_leaves_no_result_has_failed(corpus, tmp_path):
+    """As on another machine whose --out is a folder of its own."""
+    asked = sweep(tmp_path, corpus, times=0)
+    lost = dataclasses.replace(asked, trials=asked.trials[:2])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gristmill.mixing.sweep._tune", lambda *_: ({"1": "disk full"}, {}))
+        outcome = run_sweep(lost, Execution(workers=2))
+    assert outcome.results == {} and outcome.failed["1"] == "disk full"
+    assert "storage that all share" in outcome.failed["2"]
+
+
 @pytest.mark.slow
 def test_a_worker_that_dies_is_begun_again(finished, corpus, tmp_path):
     log = tmp_path / "log"
@@ -175,16 +187,27 @@ def test_a_loss_that_is_no_number_is_named_and_final(corpus, tmp_path):
 
 
 def test_one_that_diverged_may_be_left_out(finished, corpus, tmp_path):
-    asked = job(finished, corpus, tmp_path / "o", max_failed=1)
-    with Run(asked.out).open(asked):
+    first = job(finished, corpus, tmp_path / "o")
+    with Run(first.out).open(first):
         Result(
             index="2", status="diverged", step=4, tokens=1, seconds=1.0, why="the loss is nan"
         ).save(str(tmp_path / "o" / RESULTS))
-    run_job(asked)
+    with pytest.raises(RunError, match="--max-failed leaves them out"):
+        run_job(first)
+    before = stamps(tmp_path / "o")
+    run_job(job(finished, corpus, tmp_path / "o", max_failed=1))
+    assert stamps(tmp_path / "o") == before and len(before) == 4
     assert read_losses(str(tmp_path / "o" / LOSSES)).index == ("1", "3", "4")
     assert read_mixtures(str(tmp_path / "o" / MIXTURES)).index == ("1", "3", "4")
     assert "the loss is nan" in (tmp_path / "o" / "failed.csv").read_text()
     assert "the loss is nan" in (tmp_path / "o" / "report.html").read_text()
+
+
+def test_patience_makes_no_other_job(corpus, tmp_path):
+    plain = job(tmp_path, corpus, tmp_path / "o")
+    assert config_hash(plain) == config_hash(job(tmp_path, corpus, tmp_path / "o", max_failed=3))
+    assert config_hash(plain) == config_hash(job(tmp_path, corpus, tmp_path / "o", retries=7))
+    assert config_hash(plain) != config_hash(job(tmp_path, corpus, tmp_path / "o", steps=17))
 
 
 def test_asha_ends_some_early_and_keeps_what_it_ended(corpus, tmp_path):
@@ -261,6 +284,36 @@ def test_any_index_can_name_a_file(tmp_path):
         Result(index=index, status="done", step=1, tokens=1, seconds=0.0).save(str(tmp_path))
         assert "/" not in file_name(index)
     assert set(load_results(str(tmp_path))) == {"a/b", "..", "x y", "é%", "random-1"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[1]",
+        "null",
+        '{"index": "1"}',
+        '{"index": "2", "status": "done", "step": 1, "tokens": 1, "seconds": 1.0}',
+        '{"index": "1", "status": "gone", "step": 1, "tokens": 1, "seconds": 1.0}',
+        '{"index": "1", "status": "done", "step": 1, "tokens": 1, "seconds": 1.0, "losses": 3}',
+        '{"index": "1", "status": "done", "step": 1, "tokens": 1, "seconds": 1, "losses": {"a": NaN}}',
+        '{"index": "1", "sta',
+    ],
+)
+def test_a_damaged_result_is_named(tmp_path, text):
+    (tmp_path / "1.json").write_text(text)
+    with pytest.raises(CorruptDataError, match=r"1\.json"):
+        load_results(str(tmp_path))
+
+
+def test_a_result_without_a_target_is_named(finished, corpus, tmp_path):
+    asked = job(finished, corpus, tmp_path / "o")
+    with Run(asked.out).open(asked):
+        for index in "1234":
+            Result(
+                index=index, status="done", step=16, tokens=1, seconds=1.0, losses={"code": 1.0}
+            ).save(str(tmp_path / "o" / RESULTS))
+    with pytest.raises(CorruptDataError, match=r"1\.json has no loss of prose"):
+        run_job(asked)
 
 
 def test_the_bench_is_small_to_send(corpus, tmp_path):

@@ -91,6 +91,26 @@ def test_the_report_tells_all(finished):
 
 
 @pytest.mark.slow
+def test_a_search_with_a_higher_limit_goes_on(ray_cluster, corpus, tmp_path):
+    few = {"first": 8, "batch": 3, "enough": 1.0, "check_random": 0, "check_seeds": 1}
+    run_job(search(tmp_path, corpus, tmp_path / "o", most=9, **few))
+    results = list((tmp_path / "o").glob("round-*/proxies/results/*.json"))
+    before = {path: path.stat().st_mtime_ns for path in results}
+    assert len(before) == 9
+    run_job(search(tmp_path, corpus, tmp_path / "o", most=12, **few))
+    summary = Run(str(tmp_path / "o")).done()["summary"]
+    assert summary["proxies"] == 12 and summary["rounds"] == 3
+    assert {path: path.stat().st_mtime_ns for path in results} == before
+    counts = [
+        len(list((tmp_path / "o" / f"round-0{i}").rglob("results/*.json"))) for i in (1, 2, 3)
+    ]
+    assert counts == [8, 1, 3]
+    done = (tmp_path / "o" / "DONE").stat().st_mtime_ns
+    run_job(search(tmp_path, corpus, tmp_path / "o", most=10, **few))
+    assert (tmp_path / "o" / "DONE").stat().st_mtime_ns == done
+
+
+@pytest.mark.slow
 def test_a_killed_search_resumes_where_it_was(finished, corpus, tmp_path):
     asked = search(finished, corpus, tmp_path / "o", targets=("prose",), enough=1.0)
     log, sweep = tmp_path / "log", tmp_path / "o" / "round-02" / "proxies" / "results"
@@ -119,6 +139,20 @@ def test_caps_and_settings_that_cannot_be(corpus, tmp_path):
         search(tmp_path, corpus, tmp_path / "o", first=3)
     with pytest.raises(BadInputError, match=r"most \(4\) is less than the first round"):
         search(tmp_path, corpus, tmp_path / "o", most=4)
+    for fields, said in (
+        ({"targets": ("proze",)}, "no target 'proze'; perhaps you meant prose"),
+        ({"targets": ("prose=nan",)}, "the weight of target prose is nan"),
+        ({"targets": ("e",)}, "may mean any of the targets code, prose, tables"),
+        ({"guard": ("coed",)}, "no target 'coed'; perhaps you meant code"),
+        ({"guard": ("all", "code")}, "give all alone"),
+    ):
+        asked = search(tmp_path, corpus, tmp_path / "o", **fields)
+        with pytest.raises(BadInputError, match=said):
+            asked.plan()
+        with pytest.raises(BadInputError, match=said):
+            run_job(asked)
+        assert not (tmp_path / "o" / "round-01").exists()
+        assert not (tmp_path / "o" / "config.json").exists()  # the corrected one may come here
     text = search(tmp_path, corpus, tmp_path / "o").plan().text()
     assert "10 to 14, then 8 to check" in text
 

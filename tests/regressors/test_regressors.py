@@ -12,7 +12,7 @@ from gristmill.core.config import from_dict, to_dict
 from gristmill.core.errors import BadInputError
 from gristmill.mixing.selection import score
 from gristmill.mixing.surface import dump, undump
-from gristmill.regressors.base import Regressor, State, folds, held_out
+from gristmill.regressors.base import Regressor, State, folds, groups_of, held_out
 
 PACKAGE = "gristmill.regressors"
 NAMES = plugins.names(PACKAGE)
@@ -103,11 +103,24 @@ def test_every_row_is_predicted_by_a_fit_that_has_not_seen_it():
             raise NotImplementedError
 
     weights, losses, _ = world(23)
-    parts = folds(23, 5, 0)
+    parts = folds(groups_of(weights), 5, 0)
     assert sorted(np.concatenate(parts).tolist()) == list(range(23))
     assert held_out(Remembers(), weights, losses, parts).mean.shape == (23,)
 
 
 def test_folds_that_cannot_be_made():
-    with pytest.raises(BadInputError, match="6 folds of 5 mixtures"):
-        folds(5, 6, 0)
+    with pytest.raises(BadInputError, match="1 folds of 1 mixtures"):
+        folds(np.zeros(5, np.int64), 6, 0)
+
+
+def test_runs_of_one_mixture_stand_in_one_fold():
+    weights, _, _ = world(9)
+    group = groups_of(np.concatenate([weights, weights[::-1], weights[:2]]))
+    assert group.tolist() == [*range(9), *range(8, -1, -1), 0, 1]
+    parts = folds(group, 4, 0)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(20))
+    of = [{int(group[row]) for row in part} for part in parts]
+    assert sum(map(len, of)) == 9 and max(map(len, of)) <= 3
+    order = np.random.default_rng(3).permutation(23)  # without repeats: nothing but an order
+    plain = folds(groups_of(world(23)[0]), 5, 3)
+    assert [p.tolist() for p in plain] == [sorted(order[i::5].tolist()) for i in range(5)]

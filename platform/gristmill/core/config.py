@@ -14,7 +14,8 @@ from typing import Any
 from gristmill.core.errors import BadInputError
 
 VOLATILE_FIELDS = frozenset({"out", "execution"})
-"""Fields that say where a job runs, not what it makes; they do not count in its hash."""
+"""Fields that say where a job runs, not what it makes; they do not count in its hash. A config
+class adds its own in a class variable `volatile_fields`: its patience, or how far it goes on."""
 
 
 def to_dict(config: Any) -> Any:
@@ -81,7 +82,23 @@ def _class_of(name: str, allow: frozenset[str]) -> Any:
 
 def identity(data: dict[str, Any]) -> dict[str, Any]:
     """A job's `to_dict` without the fields that do not shape its result."""
-    return {key: value for key, value in data.items() if key not in VOLATILE_FIELDS}
+    return {key: value for key, value in _lasting(data).items() if key not in VOLATILE_FIELDS}
+
+
+def _lasting(data: Any) -> Any:
+    if isinstance(data, list):
+        return [_lasting(item) for item in data]
+    if not isinstance(data, dict):
+        return data
+    skipped = _volatile_of(str(data.get("type", "")))
+    return {key: _lasting(value) for key, value in data.items() if key not in skipped}
+
+
+def _volatile_of(name: str) -> tuple[str, ...]:
+    try:
+        return tuple(getattr(_class_of(name, frozenset()), "volatile_fields", ()))
+    except BadInputError:  # another's class, or no class: all its fields count
+        return ()
 
 
 def config_hash(config: Any) -> str:

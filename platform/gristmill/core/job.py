@@ -3,9 +3,10 @@
 import logging
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from gristmill.core.errors import BadInputError
+from gristmill.core.inputs import require_inputs
 from gristmill.core.io import absolute, has_credentials
 from gristmill.core.plan import Plan
 from gristmill.core.run import Run
@@ -46,6 +47,18 @@ class Job(ABC):
     def execute(self, run: Run) -> None:
         """Do the work into `run`. Called again after a kill; what was committed is still there."""
 
+    def check(self) -> None:
+        """Refuse what is seen to be wrong before the folder is looked at, claimed or cleared."""
+        return
+
+    def inputs(self) -> dict[str, Any]:
+        """What pins the bytes that are read, by name: a finished run is of these, or is refused."""
+        return {}
+
+    def goes_on(self, run: Run) -> bool:  # noqa: ARG002  children ask it
+        """Whether a finished run has more to do, as a field outside the identity now asks for."""
+        return False
+
 
 def run_job(job: Job, *, overwrite: bool = False) -> Run:
     """Run a job to its `DONE`, resume it, or return at once when it is done already.
@@ -55,19 +68,29 @@ def run_job(job: Job, *, overwrite: bool = False) -> Run:
         overwrite: First remove what another job left in the output folder.
 
     Raises:
-        RunError: The output folder is in use, or belongs to another job.
+        RunError: The output folder is in use, belongs to another job, or is done from inputs that
+            have changed since.
     """
     if not isinstance(job.out, str):  # a recipe leaves it to the caller
         raise BadInputError("the job has no output folder; set its field `out`")
+    job.check()
     run = Run(job.out)
     if overwrite:
         run.clear()
-    if run.finished_by(job) and job.always_anew:
+    done = run.finished_by(job)
+    if done and job.always_anew:
         run.clear()
-    elif run.finished_by(job):
-        logger.info("%s is done already; --overwrite does it anew", run.uri)
-        return run
+    elif done:
+        require_inputs(run, job.inputs)
+        if not job.goes_on(run):
+            logger.info("%s is done already; --overwrite does it anew", run.uri)
+            return run
     with run.open(job):
-        job.execute(run)
+        run.reopen()
+        try:
+            job.execute(run)
+        except BadInputError:
+            run.withdraw()
+            raise
         run.finish()
     return run

@@ -38,6 +38,7 @@ class Journal:
         self._handler = _Lines(self._take)
         self._lock = threading.RLock()
         self._stop = threading.Event()
+        self._discarded = False
         self._thread = threading.Thread(target=self._keep_flushing, daemon=True)
 
     def __enter__(self) -> "Journal":
@@ -56,13 +57,25 @@ class Journal:
             self.event("failed", kind=type(error).__name__, message=io.redact(str(error))[:2000])
         elif error is not None:  # Ctrl-C, a call to exit
             self.event("stopped", kind=type(error).__name__)
+        self._close()
+        self.flush()
+
+    def discard(self) -> None:
+        """Take back all that was noted, and note no more: the run is given up as if never begun."""
+        self._discarded = True
+        self._close()
+        io.remove(io.join(self._uri, EVENTS))
+        io.remove(io.join(self._uri, LOGS))
+
+    def _close(self) -> None:
         logging.getLogger().removeHandler(self._handler)
         self._stop.set()
         self._thread.join()
-        self.flush()
 
     def event(self, name: str, **values: Any) -> None:
         """Note that something happened to the run, durably before this returns."""
+        if self._discarded:
+            return
         who = {"host": socket.gethostname(), "pid": os.getpid()}
         line = json.dumps({"time": round(time.time(), 3), "event": name, **who, **values}) + "\n"
         path = io.join(self._uri, EVENTS)
@@ -75,7 +88,7 @@ class Journal:
     def flush(self) -> None:
         """Write the newest part of the log, if it has grown."""
         with self._lock:
-            if not self._fresh:
+            if not self._fresh or self._discarded:
                 return
             self._fresh = False
             name = f"{self._name}-{self._part:04d}.log"

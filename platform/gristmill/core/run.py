@@ -21,7 +21,7 @@ from gristmill.core import io
 from gristmill.core.config import config_hash, differences, identity, to_dict
 from gristmill.core.errors import RunError
 from gristmill.core.holding import LOCK, hold, touch
-from gristmill.core.journal import Journal
+from gristmill.core.journal import EVENTS, LOGS, Journal
 
 CONFIG, ENV, METRICS, REPORT, DONE = (
     "config.json",
@@ -89,10 +89,10 @@ class Run:
             self._refuse_foreign_files()
             return False
         stored = self.config()
-        if stored.get("hash") != config_hash(job):
-            changed = "; ".join(_differences(stored, job)[:5])
+        changed = _differences(stored, job) if stored.get("hash") != config_hash(job) else []
+        if changed:
             raise RunError(
-                f"{io.redact(self.uri)} holds another job's run ({changed}); "
+                f"{io.redact(self.uri)} holds another job's run ({'; '.join(changed[:5])}); "
                 "choose another --out, or add --overwrite to replace it"
             )
         done = self.done() is not None
@@ -150,6 +150,27 @@ class Run:
                     yield self
                 finally:
                     self.flush()
+
+    def reopen(self) -> None:
+        """Take back that the run is finished: it goes on from what is there."""
+        io.remove(self.path(DONE))
+
+    def withdraw(self) -> None:
+        """Give the folder free again after a request that was refused before it made anything.
+
+        Else a mistyped first attempt would claim `--out`, and the corrected one be another job's.
+        Markers of inputs and logs are no results; a folder that holds anything else stays as it is.
+        """
+        ours = {self.path(name) for name in (CONFIG, ENV, LOCK, EVENTS)}
+        beside = (self.scratch("input-"), self.path(LOGS, ""))
+        for uri in io.list_files(self.uri, recursive=True, hidden=True):
+            if uri not in ours and not uri.startswith(beside):
+                return
+        if self._journal is not None:
+            self._journal.discard()
+        io.remove(self.path(CONFIG))
+        io.remove(self.path(ENV))
+        io.remove(self.scratch())
 
     def event(self, name: str, **values: Any) -> None:
         """Note in `events.jsonl` that something happened, such as a notice of preemption."""

@@ -1,20 +1,20 @@
 """The design job: which mixtures to try. A CSV of `index` and a column a domain."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from gristmill.core import io
 from gristmill.core.errors import BadInputError
-from gristmill.core.inputs import pin_input
+from gristmill.core.inputs import pin_inputs
 from gristmill.core.job import Job
 from gristmill.core.plan import Plan
 from gristmill.core.report import Report
 from gristmill.core.run import REPORT, Run
 from gristmill.mixing import sizes, spread, surface
 from gristmill.mixing.dirichlet import UNITS, Rules, Units, bounds, draw, pool, prior
-from gristmill.mixing.output import publish, run_folder
+from gristmill.mixing.output import beside, publish, require_free, run_folder
 from gristmill.mixing.tables import aligned, read_mixtures, write_mixtures
 from gristmill.mixing.threads import one_thread
 from gristmill.regressors.base import Array
@@ -67,6 +67,7 @@ class DesignJob(Job):
 
     def plan(self) -> Plan:
         """Domains and draws."""
+        self.check()
         known = sizes.read_sizes(self.domains)
         bounds(sizes.natural(known, tuple(known), self.domains), self.rules)
         return Plan(
@@ -76,15 +77,33 @@ class DesignJob(Job):
             work=[("draws", f"{self.count * self.rules.candidates:,}")],
         )
 
+    def check(self) -> None:
+        """Keep off a CSV of others."""
+        require_free(self.out, MIXTURES)
+
+    def goes_on(self, run: Run) -> bool:
+        """Whether the CSV that --out named was taken away."""
+        named = beside(run.uri)
+        return bool(named) and not io.exists(named)
+
+    def inputs(self) -> dict[str, Any]:
+        """The sizes, and what else the design goes by."""
+        found: dict[str, Any] = {"domains": sizes.identity_of(self.domains)}
+        if self.beside:
+            found["beside"] = {"sha256": io.sha256(self.beside)}
+        if self.model:
+            found["model"] = surface.identity_of(self.model)
+        return found
+
     def execute(self, run: Run) -> None:
         """Draw, choose, write."""
         known = sizes.read_sizes(self.domains)
-        pin_input(run, "domains", sizes.identity_of(self.domains))
+        pin_inputs(run, self.inputs())
         names = tuple(known)
         shares = sizes.natural(known, names, self.domains)
-        taken = self._taken(run, names)
+        taken = self._taken(names)
         with one_thread():
-            units = self._units(run, names, shares, taken)
+            units = self._units(names, shares, taken)
         weights = units / UNITS
         index = [str(self.first_index + i) for i in range(len(units))]
         write_mixtures(run.path(MIXTURES), index, names, weights)
@@ -93,13 +112,12 @@ class DesignJob(Job):
         _report(run, names, shares, weights, self)
         run.set_summary(mixtures=len(units), domains=len(names), method=self.method)
 
-    def _taken(self, run: Run, names: tuple[str, ...]) -> Array:
+    def _taken(self, names: tuple[str, ...]) -> Array:
         if not self.beside:
             return np.zeros((0, len(names)))
-        pin_input(run, "beside", {"sha256": io.sha256(self.beside)})
         return aligned(read_mixtures(self.beside), names, "the table of domains")
 
-    def _units(self, run: Run, names: tuple[str, ...], shares: Array, taken: Array) -> Units:
+    def _units(self, names: tuple[str, ...], shares: Array, taken: Array) -> Units:
         there = np.round(taken * UNITS).astype(np.int64)
         if self.method == "dirichlet":
             return draw(self.count, shares, self.rules, self.seed, taken=there)
@@ -109,12 +127,9 @@ class DesignJob(Job):
         candidates = found / UNITS
         if self.method == "space_filling":
             return found[spread.far_apart(candidates, self.count, taken)]
-        return found[self._sequential(run, names, candidates, taken)]
+        return found[self._sequential(names, candidates, taken)]
 
-    def _sequential(
-        self, run: Run, names: tuple[str, ...], candidates: Array, taken: Array
-    ) -> list[int]:
-        pin_input(run, "model", surface.identity_of(self.model))
+    def _sequential(self, names: tuple[str, ...], candidates: Array, taken: Array) -> list[int]:
         fit = surface.Surface.load(self.model)
         fit.require_domains(names, io.redact(self.domains))
         targets = [fit.target(word) for word in self.targets] or list(fit.targets)

@@ -8,7 +8,7 @@ import numpy as np
 
 from gristmill.core import io, plugins
 from gristmill.core.errors import BadInputError
-from gristmill.core.inputs import pin_input
+from gristmill.core.inputs import pin_inputs
 from gristmill.core.job import Job
 from gristmill.core.plan import Plan
 from gristmill.core.run import Run
@@ -22,11 +22,12 @@ from gristmill.mixing.selection import (
     calibrated,
     fit_target,
     odd_runs,
+    require_mixtures,
 )
 from gristmill.mixing.surface import Surface, dump, pack, undump, unpack
 from gristmill.mixing.tables import Table, matched, read_losses, read_mixtures, write_table
 from gristmill.mixing.threads import one_thread
-from gristmill.regressors.base import Array, Regressor
+from gristmill.regressors.base import Array, Regressor, groups_of
 
 HELD_OUT = "held_out.csv"
 REGRESSORS = (
@@ -101,14 +102,18 @@ class FitJob(Job):
                     f"{mixtures.source}: domain {name!r} is empty: its weight is 0 in every "
                     "mixture, so nothing can be learned of it; take the column out"
                 )
+        require_mixtures(groups_of(mixtures.values))
         return mixtures, losses
+
+    def inputs(self) -> dict[str, Any]:
+        """Both tables."""
+        return {name: {"sha256": io.sha256(getattr(self, name))} for name in self.uri_fields}
 
     def execute(self, run: Run) -> None:
         """Fit target by target, gather, report."""
         mixtures, losses = self._read()
         values = matched(mixtures, losses)
-        pin_input(run, "mixtures", {"sha256": io.sha256(self.mixtures)})
-        pin_input(run, "losses", {"sha256": io.sha256(self.losses)})
+        pin_inputs(run, self.inputs())
         measured = dict(zip(losses.columns, values.T.copy(), strict=True))
         worker = FitTarget(
             mixtures.values,
@@ -135,13 +140,14 @@ class FitJob(Job):
             p.payload["target"]: self._fitted(run, p.name, entry)
             for p, entry in zip(pieces, done, strict=True)
         }
-        odd = odd_runs(fits, measured)
+        group = groups_of(mixtures.values)
+        odd = odd_runs(fits, measured, group)
         surface = Surface(
             domains=mixtures.columns,
             index=mixtures.index,
             weights=mixtures.values,
             losses=measured,
-            fits={name: calibrated(fit, measured[name], odd) for name, fit in fits.items()},
+            fits={name: calibrated(fit, measured[name], odd, group) for name, fit in fits.items()},
             seed=self.seed,
             odd=tuple(name for name, is_odd in zip(mixtures.index, odd, strict=True) if is_odd),
         )

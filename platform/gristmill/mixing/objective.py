@@ -9,9 +9,10 @@ import numpy as np
 from gristmill.core.errors import BadInputError
 from gristmill.mixing.selection import quantile
 from gristmill.mixing.simplex import Cost
-from gristmill.mixing.surface import Surface
+from gristmill.mixing.surface import Surface, target_named
 from gristmill.regressors.base import Array
 
+ALL = "all"
 PENALTY = 1e3
 """Cost of a unit of loss above a guard-rail: more than any target could give back."""
 
@@ -41,7 +42,8 @@ class Objective:
         seen = self._spread({t: fits[t].factor * fits[t].seen.spread for t in self.shares})
         errors = [share * (losses[t] - fits[t].seen.mean) for t, share in self.shares.items()]
         ratios = np.abs(np.sum(errors, axis=0)) / seen
-        return np.asarray(quantile(ratios[self.surface.usual]) * spread)
+        usual = self.surface.usual
+        return np.asarray(quantile(ratios[usual], self.surface.group[usual]) * spread)
 
     def _spread(self, halves: Mapping[str, Array]) -> Array:
         squares = [(self.shares[t] * half) ** 2 for t, half in halves.items()]
@@ -59,17 +61,17 @@ class Objective:
         return cost
 
 
-def parse_targets(words: Sequence[str], surface: Surface) -> dict[str, float]:
+def parse_targets(words: Sequence[str], targets: Sequence[str]) -> dict[str, float]:
     """Target -> share from words `NAME` or `NAME=WEIGHT`; all targets alike without words.
 
     Raises:
         BadInputError: An unknown target, one named twice, or a weight that is not above 0.
     """
     if not words:
-        return {name: 1 / len(surface.targets) for name in surface.targets}
+        return {name: 1 / len(targets) for name in targets}
     found: dict[str, float] = {}
     for word in words:
-        name, weight = _split(word, surface)
+        name, weight = _split(word, targets)
         if name in found:
             raise BadInputError(f"the target {name} is named twice")
         found[name] = weight
@@ -77,9 +79,9 @@ def parse_targets(words: Sequence[str], surface: Surface) -> dict[str, float]:
     return {name: weight / total for name, weight in sorted(found.items())}
 
 
-def _split(word: str, surface: Surface) -> tuple[str, float]:
-    if word in surface.fits or "=" not in word:
-        return surface.target(word), 1.0
+def _split(word: str, targets: Sequence[str]) -> tuple[str, float]:
+    if word in targets or "=" not in word:
+        return target_named(word, targets), 1.0
     name, _, text = word.rpartition("=")
     try:
         weight = float(text)
@@ -87,7 +89,22 @@ def _split(word: str, surface: Surface) -> tuple[str, float]:
         raise BadInputError(f"the weight of target {name} is {text!r}, not a number") from None
     if not (weight > 0 and math.isfinite(weight)):
         raise BadInputError(f"the weight of target {name} is {text}; give a number above 0")
-    return surface.target(name), weight
+    return target_named(name, targets), weight
+
+
+def parse_guard(words: Sequence[str], targets: Sequence[str]) -> list[str]:
+    """Guarded targets from names, or `all`; sorted, each once.
+
+    Raises:
+        BadInputError: An unknown target, or `all` among names.
+    """
+    if tuple(words) == (ALL,):
+        return sorted(targets)
+    if ALL in words and ALL not in targets:
+        raise BadInputError(
+            f"the guarded targets are given as {' '.join(words)}: give {ALL} alone, or names"
+        )
+    return sorted({target_named(word, targets) for word in words})
 
 
 def parse_rails(
@@ -101,6 +118,6 @@ def parse_rails(
         baseline: The natural mixture [domains].
         slack: Share of the baseline's loss that a target may lose.
     """
-    names = surface.targets if tuple(words) == ("all",) else [surface.target(w) for w in words]
+    names = parse_guard(words, surface.targets)
     found = {name: float(surface.mean(name, baseline[None])[0]) for name in names}
     return {name: value + slack * abs(value) for name, value in found.items()}

@@ -12,7 +12,7 @@ from gristmill.core.job import Job
 from gristmill.core.plan import Plan
 from gristmill.core.report import Report
 from gristmill.core.run import REPORT, Run
-from gristmill.mixing.output import publish, run_folder
+from gristmill.mixing.output import publish, require_free, run_folder
 from gristmill.mixing.surface import Interval, Surface, identity_of
 from gristmill.mixing.tables import INDEX, Table, aligned, read_mixtures, write_table
 from gristmill.mixing.threads import one_thread
@@ -39,6 +39,7 @@ class PredictJob(Job):
 
     def plan(self) -> Plan:
         """Rows and targets."""
+        self.check()
         surface = Surface.load(self.model)
         mixtures = read_mixtures(self.mixtures)
         aligned(mixtures, surface.domains, "the fit")
@@ -47,6 +48,10 @@ class PredictJob(Job):
             reads=[(io.redact(self.model), 0), (io.redact(self.mixtures), 0)],
             writes=[(PREDICTIONS, len(mixtures.index) * len(surface.targets) * 60)],
         )
+
+    def check(self) -> None:
+        """Keep off a CSV of others, such as the mixtures themselves."""
+        require_free(self.out, PREDICTIONS)
 
     def execute(self, run: Run) -> None:
         """Predict every target and write the table, rows in the order they came."""

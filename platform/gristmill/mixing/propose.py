@@ -7,7 +7,7 @@ import numpy as np
 
 from gristmill.core import io
 from gristmill.core.errors import BadInputError
-from gristmill.core.inputs import pin_input
+from gristmill.core.inputs import pin_inputs
 from gristmill.core.job import Job
 from gristmill.core.plan import Plan
 from gristmill.core.run import Run
@@ -74,7 +74,7 @@ class ProposeJob(Job):
     def plan(self) -> Plan:
         """Domains, caps and draws."""
         surface = Surface.load(self.model)
-        shares = parse_targets(self.targets, surface)
+        shares = parse_targets(self.targets, surface.targets)
         baseline, caps = self._limits(surface)
         parse_rails(self.guard, surface, baseline, self.slack)
         return Plan(
@@ -102,17 +102,22 @@ class ProposeJob(Job):
             simplex.check_caps(caps)
         return baseline, caps
 
+    def inputs(self) -> dict[str, Any]:
+        """The fit and the sizes."""
+        found: dict[str, Any] = {"model": identity_of(self.model)}
+        if self.domains:
+            found["domains"] = sizes.identity_of(self.domains)
+        return found
+
     def execute(self, run: Run) -> None:
         """Simulate, search, trace the front, report."""
         with one_thread():
             self._propose(run)
 
     def _propose(self, run: Run) -> None:
-        pin_input(run, "model", identity_of(self.model))
-        if self.domains:
-            pin_input(run, "domains", sizes.identity_of(self.domains))
+        pin_inputs(run, self.inputs())
         surface = Surface.load(self.model)
-        objective = Objective(surface=surface, shares=parse_targets(self.targets, surface))
+        objective = Objective(surface=surface, shares=parse_targets(self.targets, surface.targets))
         baseline, caps = self._limits(surface)
         rails = parse_rails(self.guard, surface, baseline, self.slack)
         found = self._found(objective, baseline, caps, rails)

@@ -1,13 +1,13 @@
 """The proxies job: a design of mixtures in, every proxy's loss on every domain out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from gristmill.core import io
 from gristmill.core.config import to_dict
-from gristmill.core.errors import BadInputError, RunError
-from gristmill.core.inputs import pin_input
+from gristmill.core.errors import BadInputError, CorruptDataError, RunError
+from gristmill.core.inputs import pin_inputs
 from gristmill.core.job import Job
 from gristmill.core.plan import Plan
 from gristmill.core.run import Run
@@ -36,6 +36,7 @@ class ProxiesJob(Job):
     """Train a proxy model on every mixture of a design (RegMix, arXiv:2407.01492, section 3.2)."""
 
     uri_fields: ClassVar[tuple[str, ...]] = ("design",)
+    volatile_fields: ClassVar[tuple[str, ...]] = ("max_failed",)
     design: str
     """CSV of `index` and a column a domain, as gristmill mix design writes it."""
     corpora: tuple[str, ...]
@@ -97,12 +98,7 @@ class ProxiesJob(Job):
         )
 
     def _read(self) -> tuple[TokenCorpus, Table, ProxySettings]:
-        for uri in self.corpora:
-            if (kind := kind_at(uri)) != "tokens":
-                raise BadInputError(
-                    f"{io.redact(uri)} is a corpus of {kind}; proxies read tokens: make them with "
-                    "gristmill corpus tokenize"
-                )
+        require_tokens(self.corpora)
         corpus = TokenCorpus(*self.corpora)
         design = read_mixtures(self.design)
         require_known(design.columns, corpus.domains, "the token corpora")
@@ -111,9 +107,7 @@ class ProxiesJob(Job):
                 [self.asha], corpus.domains, "the token corpora, one of which --asha names,"
             )
         settings = self.training.settings(corpus.vocabulary.size)
-        for domain in corpus.domains:  # an empty one is an error here, by name
-            for split in ("train", "validation"):
-                corpus.num_sequences(domain, settings.seq_len, split)
+        require_sequences(corpus, settings)
         return corpus, design, settings
 
     def _ledgers(self, corpus: TokenCorpus, design: Table, settings: ProxySettings) -> list[Ledger]:
@@ -143,13 +137,18 @@ class ProxiesJob(Job):
 
     # -- doing it ------------------------------------------------------------------------------
 
+    def inputs(self) -> dict[str, Any]:
+        """The design, the text, and every number of the training."""
+        return {
+            "design": {"sha256": io.sha256(self.design)},
+            **training_inputs(self.corpora, self.training),
+        }
+
     def execute(self, run: Run) -> None:
         """Sweep, gather, report."""
         corpus, design, settings = self._read()
         ledgers = self._ledgers(corpus, design, settings)
-        pin_input(run, "design", {"sha256": io.sha256(self.design)})
-        pin_input(run, "corpora", corpus.identity())
-        pin_input(run, "proxy", to_dict(settings))
+        pin_inputs(run, self.inputs())
         sweep = Sweep(
             trials=self._trials(design),
             bench=ProxyBench(
@@ -176,6 +175,7 @@ class ProxiesJob(Job):
         named = {i: why for i, why in lacking.items() if not why.startswith(EARLY)}
         if len(named) <= self.max_failed and len(lacking) < total:
             return
+        named = named or dict(lacking)
         shown = "; ".join(f"{index}: {why}" for index, why in list(named.items())[:SHOWN])
         more = f" and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
         raise RunError(
@@ -188,6 +188,12 @@ class ProxiesJob(Job):
     def _publish(self, run: Run, design: Table, targets: tuple[str, ...], outcome: Outcome) -> None:
         kept = [i for i in design.index if i in outcome.results]
         kept = [i for i in kept if outcome.results[i].status == "done"]
+        for i in kept:
+            if lost := sorted(set(targets) - set(outcome.results[i].losses)):
+                raise CorruptDataError(
+                    f"{io.redact(run.path(RESULTS, file_name(i)))} has no loss of {lost[0]}; take "
+                    "it away, and the same command trains that proxy again"
+                )
         write_table(
             run.path(LOSSES),
             [INDEX, *targets],
@@ -199,6 +205,39 @@ class ProxiesJob(Job):
         for index in outcome.results:
             run.add_output(io.join(RESULTS, file_name(index)).lstrip("/"))
         run.set_summary(**summary(outcome, len(kept)))
+
+
+def training_inputs(corpora: Sequence[str], training: Training) -> dict[str, Any]:
+    """What pins the text that proxies read, and every number of their training."""
+    require_tokens(corpora)
+    corpus = TokenCorpus(*corpora)
+    settings = training.settings(corpus.vocabulary.size)
+    return {"corpora": corpus.identity(), "proxy": to_dict(settings)}
+
+
+def require_tokens(corpora: Sequence[str]) -> None:
+    """Refuse corpora that are not of tokens.
+
+    Raises:
+        BadInputError: One is of documents, or is no corpus.
+    """
+    for uri in corpora:
+        if (kind := kind_at(uri)) != "tokens":
+            raise BadInputError(
+                f"{io.redact(uri)} is a corpus of {kind}; proxies read tokens: make them with "
+                "gristmill corpus tokenize"
+            )
+
+
+def require_sequences(corpus: TokenCorpus, settings: ProxySettings) -> None:
+    """Refuse a domain that is empty, or shorter than one sequence, in either split.
+
+    Raises:
+        BadInputError: There is one; names it.
+    """
+    for domain in corpus.domains:
+        for split in ("train", "validation"):
+            corpus.num_sequences(domain, settings.seq_len, split)
 
 
 def planned_ledger(

@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from typing import ClassVar
 
 from gristmill.core import io
 from gristmill.core.errors import BadInputError
@@ -91,6 +92,7 @@ LIGHT: dict[str, dict[str, int | float]] = {
 class Training:
     """How proxies are trained, as a command line says it; 0 leaves a number to the preset."""
 
+    volatile_fields: ClassVar[tuple[str, ...]] = ("retries",)
     preset: str = "demo"
     """Model: demo, regmix-1m, regmix-60m, another preset, or a JSON file of ModelConfig fields."""
     steps: int = 0

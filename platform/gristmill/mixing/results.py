@@ -4,13 +4,14 @@ It is the only truth about what is done. Tune's own state is never read back: a 
 (ray-project/ray#58179), and a resume would trust it.
 """
 
-import os
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Literal
+from typing import Any, Literal, get_args
 from urllib.parse import quote
 
 from gristmill.core import io
+from gristmill.core.errors import CorruptDataError
 from gristmill.execution.slices import committed
 
 Status = Literal["done", "diverged", "stopped"]
@@ -48,11 +49,30 @@ def file_name(index: str) -> str:
 
 
 def load_results(folder: str) -> dict[str, Result]:
-    """All results that are there, by index."""
-    found = [Result(**entry) for entry in committed(folder).values()]
+    """All results that are there, by index.
+
+    Raises:
+        CorruptDataError: A file is no result; names it.
+    """
+    found = [_result(name, entry, folder) for name, entry in committed(folder).items()]
     return {result.index: result for result in found}
 
 
-def names(results: Mapping[str, Result]) -> list[str]:
-    """The files of results, relative to their folder."""
-    return [os.path.basename(file_name(index)) for index in results]
+def _result(name: str, entry: Any, folder: str) -> Result:
+    try:
+        result = Result(**entry)
+        whole = name == file_name(result.index).removesuffix(".json") and all(
+            math.isfinite(loss) for loss in result.losses.values()
+        )
+    except (TypeError, AttributeError) as error:
+        raise _damaged(name, folder, repr(error)) from error
+    if not whole or result.status not in get_args(Status):
+        raise _damaged(name, folder, "not what a proxy writes")
+    return result
+
+
+def _damaged(name: str, folder: str, why: str) -> CorruptDataError:
+    return CorruptDataError(
+        f"the result {name}.json in {io.redact(folder)} is damaged ({why}); remove the file, and "
+        "the same command trains that proxy again"
+    )

@@ -13,10 +13,10 @@ import numpy as np
 
 from gristmill.core import io
 from gristmill.core.errors import BadInputError
-from gristmill.core.inputs import pin_input
+from gristmill.core.inputs import pin_inputs
 from gristmill.core.job import Job, run_job
 from gristmill.core.plan import Plan
-from gristmill.core.run import Run
+from gristmill.core.run import CONFIG, Run
 from gristmill.corpora.mixture import Mixture
 from gristmill.corpora.tokens import TokenCorpus
 from gristmill.execution.session import Execution, session
@@ -25,13 +25,14 @@ from gristmill.mixing.check import Check, read_check, write_check_design
 from gristmill.mixing.design import DesignJob
 from gristmill.mixing.dirichlet import Rules
 from gristmill.mixing.fit import FitJob
-from gristmill.mixing.objective import Objective, parse_targets
+from gristmill.mixing.objective import Objective, parse_guard, parse_targets
 from gristmill.mixing.propose import FIGURES, ProposeJob
 from gristmill.mixing.proxies import CPU_FLOPS, GPU_FLOPS, ProxiesJob
 from gristmill.mixing.proxy_settings import Training
 from gristmill.mixing.sizes import HEADER
-from gristmill.mixing.stopping import Round, judge
+from gristmill.mixing.stopping import LIMIT, Round, judge
 from gristmill.mixing.surface import Surface
+from gristmill.mixing.sweep import require_room
 from gristmill.mixing.tables import INDEX, read_losses, read_mixtures, write_table
 
 SIZES, ROUNDS, MIXTURE = "sizes.csv", "rounds.json", "mixture.json"
@@ -56,7 +57,7 @@ class SearchJob(Job):
     batch: int = 8
     """Mixtures of each later round, where the fit is least sure or the optimum may lie."""
     most: int = 64
-    """Mixtures in all rounds, at most."""
+    """Mixtures in all rounds, at most. The same command with more goes on where a search ended."""
     method: Literal["dirichlet", "space_filling"] = "dirichlet"
     """How the first round is chosen: draws, or those of them farthest apart, which are corners."""
     rules: Rules = Rules(weakest=1.0, strongest=15.0)
@@ -87,6 +88,7 @@ class SearchJob(Job):
     """Where it runs, and how many proxies at once."""
 
     uri_fields: ClassVar[tuple[str, ...]] = ()
+    volatile_fields: ClassVar[tuple[str, ...]] = ("most", "max_failed")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -113,8 +115,7 @@ class SearchJob(Job):
 
     def plan(self) -> Plan:
         """Proxies at least and at most, tokens and hours."""
-        corpus = TokenCorpus(*self.corpora)
-        self._cap(corpus)
+        corpus = self._corpus()
         settings = self.training.settings(corpus.vocabulary.size)
         check = (2 + self.check_random) * self.check_seeds
         gpus = self.training.gpus_per_proxy
@@ -131,6 +132,16 @@ class SearchJob(Job):
             gpu_hours=seconds * gpus / 3600,
             basis="at most; rough, by FLOPs",
         )
+
+    def _corpus(self) -> TokenCorpus:
+        """The corpora, when what is asked for can be had of them: said before any proxy trains."""
+        proxies.require_tokens(self.corpora)
+        corpus = TokenCorpus(*self.corpora)
+        parse_targets(self.targets, corpus.domains)
+        parse_guard(self.guard, corpus.domains)
+        proxies.require_sequences(corpus, self.training.settings(corpus.vocabulary.size))
+        self._cap(corpus)
+        return corpus
 
     def _cap(self, corpus: TokenCorpus) -> tuple[float, float]:
         """Tokens and most epochs that cap a domain: of the planned training or of the check run,
@@ -161,17 +172,26 @@ class SearchJob(Job):
 
     # -- doing it ------------------------------------------------------------------------------
 
+    def inputs(self) -> dict[str, Any]:
+        """The text, and every number of a proxy's training."""
+        return proxies.training_inputs(self.corpora, self.training)
+
+    def goes_on(self, run: Run) -> bool:
+        """Whether the search ended at a limit of proxies that is higher now."""
+        found = (run.done() or {}).get("summary", {})
+        return bool(found.get("stopped") == LIMIT and found.get("proxies", 0) < self.most)
+
     def execute(self, run: Run) -> None:
         """Round after round, then the check, in one Ray session."""
-        corpus = TokenCorpus(*self.corpora)
-        self._cap(corpus)
-        pin_input(run, "corpora", corpus.identity())
+        corpus = self._corpus()
+        pin_inputs(run, self.inputs())
         sizes: list[list[str | float]] = [
             [name, size] for name, size in sorted(corpus.sizes().items())
         ]
-        write_table(run.path(SIZES), HEADER, sizes)
         rounds: list[Round] = []
         with session(self.execution):
+            require_room(self.training.cpus_per_proxy, self.training.gpus_per_proxy)
+            write_table(run.path(SIZES), HEADER, sizes)
             while not rounds or not rounds[-1].over:
                 rounds.append(self._round(run, rounds))
                 logger.info("search: %s", rounds[-1].line())
@@ -202,11 +222,11 @@ class SearchJob(Job):
         run_job(proposal)
         surface = Surface.load(fit.out)
         return judge(
-            Objective(surface=surface, shares=parse_targets(self.targets, surface)),
+            Objective(surface=surface, shares=parse_targets(self.targets, surface.targets)),
             io.read_json(io.join(proposal.out, FIGURES)),
             before=self._weights(run, before[-1]) if before else None,
             folder=name,
-            used=there + self._size(there),
+            used=there + planned.count,
             most=self.most,
             enough=self.enough,
             tolerance=self.tolerance,
@@ -218,7 +238,10 @@ class SearchJob(Job):
         figures = io.read_json(run.path(one.folder, "propose", FIGURES))
         return dict(figures["mixtures"]["proposed"]["weights"])
 
-    def _size(self, there: int) -> int:
+    def _size(self, out: str, there: int) -> int:
+        """Mixtures of a round: of one that began, what it began with, whatever the limit was."""
+        if io.exists(io.join(out, CONFIG)):
+            return int(Run(out).config()["config"]["count"])
         return min(self.batch if there else self.first, self.most - there)
 
     def _design(self, run: Run, out: str, number: int, there: int) -> DesignJob:
@@ -233,7 +256,7 @@ class SearchJob(Job):
             }
         return DesignJob(
             domains=run.path(SIZES),
-            count=self._size(there),
+            count=self._size(out, there),
             rules=self._rules(TokenCorpus(*self.corpora)),
             first_index=there + 1,
             seed=self.seed + number - 1,
@@ -283,6 +306,7 @@ class SearchJob(Job):
     def _check(self, run: Run, last: Round) -> Check:
         """Train the proposal, the natural mixture and random ones with seeds of their own."""
         figures = io.read_json(run.path(last.folder, "propose", FIGURES))["mixtures"]
+        self._drop_check_of_another(run, last)
         random = run.path(CHECK, "random")
         if self.check_random:
             run_job(
@@ -309,8 +333,16 @@ class SearchJob(Job):
             run_job(self._proxies(out, mixtures, self.seed + number, eased))
             losses.append(read_losses(io.join(out, proxies.LOSSES)))
         surface = Surface.load(run.path(last.folder, "fit"))
-        objective = Objective(surface=surface, shares=parse_targets(self.targets, surface))
+        objective = Objective(surface=surface, shares=parse_targets(self.targets, surface.targets))
         return read_check(objective, read_mixtures(mixtures), losses)
+
+    @staticmethod
+    def _drop_check_of_another(run: Run, last: Round) -> None:
+        """A search that goes on checks its new proposal; the check of the old one is over."""
+        marker = run.path(CHECK, "round.json")
+        if io.exists(marker) and io.read_json(marker) != {"folder": last.folder}:
+            io.remove(run.path(CHECK))
+        io.write_json(marker, {"folder": last.folder})
 
     def _publish(self, run: Run, rounds: list[Round], check: Check, corpus: TokenCorpus) -> None:
         last = rounds[-1]

@@ -22,6 +22,7 @@ from gristmill.mixing.selection import score
 from gristmill.regressors.base import Array
 
 CANDIDATES = 4000
+LIMIT = "the limit of proxies is reached"
 INTERVAL_SPREADS = 1.645
 """Standard deviations in half of a normal 90 % interval."""
 
@@ -98,7 +99,7 @@ def judge(
     if spearman >= enough and settled:
         over, why = True, "more proxies would not change the answer"
     elif used >= most:
-        over, why = True, "the limit of proxies is reached"
+        over, why = True, LIMIT
     elif spearman < enough:
         over, why = False, f"the fit ranks below {enough:g}"
     else:

@@ -3,6 +3,8 @@
 Nothing is pickled: figures are JSON, arrays are plain (XGBoost's trees are its JSON as bytes).
 """
 
+import difflib
+import functools
 import io as buffers
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -16,7 +18,14 @@ from gristmill.core import io, plugins
 from gristmill.core.errors import BadInputError, CorruptDataError
 from gristmill.corpora.domains import require_known
 from gristmill.mixing.selection import PACKAGE, STACK, Scores, TargetFit
-from gristmill.regressors.base import Array, Fitted, Prediction, Regressor, State
+from gristmill.regressors.base import (
+    Array,
+    Fitted,
+    Prediction,
+    Regressor,
+    State,
+    groups_of,
+)
 from gristmill.regressors.stack import FittedStack, Member
 
 MODEL, ARRAYS = "model.json", "model.npz"
@@ -62,6 +71,11 @@ class Surface:
         """Which training rows are not odd, [n]."""
         return ~np.isin(np.array(self.index, str), np.array(self.odd, str))
 
+    @functools.cached_property
+    def group(self) -> npt.NDArray[np.int64]:
+        """The mixture of each training row by number, [n]: rows of the same weights are one."""
+        return groups_of(self.weights)
+
     def predict(self, target: str, weights: Array) -> Interval:
         """Mean and interval of mixtures [n, domains]."""
         fit = self.fits[target]
@@ -79,14 +93,7 @@ class Surface:
         Raises:
             BadInputError: None or several do.
         """
-        if word in self.fits:
-            return word
-        near = [name for name in self.targets if word in name]
-        if len(near) > 1:
-            raise BadInputError(f"{word!r} may mean any of the targets {', '.join(near)}")
-        if not near:
-            raise BadInputError(f"no target {word!r}; the fit has: {', '.join(self.targets)}")
-        return near[0]
+        return target_named(word, self.targets)
 
     def require_domains(self, names: Sequence[str], where: str) -> None:
         """Refuse names of domains that are not those of the fit, all of them."""
@@ -149,6 +156,24 @@ class Surface:
             if isinstance(error, BadInputError):
                 raise
             raise CorruptDataError(f"{where}/{MODEL} is damaged: {error!r}") from error
+
+
+def target_named(word: str, targets: Sequence[str]) -> str:
+    """The target that a word names: its own name, or the only one that holds the word.
+
+    Raises:
+        BadInputError: None or several do.
+    """
+    if word in targets:
+        return word
+    near = [name for name in sorted(targets) if word and word in name]
+    if len(near) > 1:
+        raise BadInputError(f"{word!r} may mean any of the targets {', '.join(near)}")
+    if not near:
+        close = difflib.get_close_matches(word, targets, n=1)
+        hint = f"; perhaps you meant {close[0]}" if close else ""
+        raise BadInputError(f"no target {word!r}{hint}; there are: {', '.join(sorted(targets))}")
+    return near[0]
 
 
 def identity_of(folder: str) -> dict[str, str]:

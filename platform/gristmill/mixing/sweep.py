@@ -34,6 +34,7 @@ SETTINGS = {
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # its state is never read back, so it need not be written
 }
 LAST_LINES = 3
+NOWHERE = "ended without a result: on several machines --out must be storage that all share"
 logger = logging.getLogger(__name__)
 
 
@@ -156,7 +157,7 @@ def run_sweep(sweep: Sweep, execution: Execution) -> Outcome:
     failed: dict[str, str] = {}
     retried: dict[str, int] = {}
     if pending:
-        _require_room(sweep)
+        require_room(sweep.cpus, sweep.gpus)
         tokens = sweep.bench.settings.tokens
         before = (len(wanted) - len(pending)) * tokens
         with Progress("proxies", len(wanted) * tokens, "tokens", done=before) as progress:
@@ -164,16 +165,18 @@ def run_sweep(sweep: Sweep, execution: Execution) -> Outcome:
     results = load_results(sweep.folder)
     return Outcome(
         results={index: results[index] for index in wanted if index in results},
-        failed={index: why for index, why in failed.items() if index not in results},
+        failed={index: failed.get(index, NOWHERE) for index in pending if index not in results},
         retried=retried,
     )
 
 
-def _require_room(sweep: Sweep) -> None:
-    for what, asked, there in (
-        ("CPUs", sweep.cpus, cluster_cpus()),
-        ("GPUs", sweep.gpus, cluster_gpus()),
-    ):
+def require_room(cpus: float, gpus: float) -> None:
+    """Refuse proxies that would wait for ever.
+
+    Raises:
+        BadInputError: The cluster has no room for one.
+    """
+    for what, asked, there in (("CPUs", cpus, cluster_cpus()), ("GPUs", gpus, cluster_gpus())):
         if asked > there:
             raise BadInputError(
                 f"a proxy asks for {asked:g} {what} and the cluster has {there}: it would wait for "

@@ -72,18 +72,38 @@ class Regressor(ABC):
         """The fit whose `state` this is."""
 
 
-def folds(rows: int, count: int, seed: int) -> list[npt.NDArray[np.int64]]:
-    """Row numbers of `count` random folds of nearly equal size, each sorted.
+def groups_of(weights: Array) -> npt.NDArray[np.int64]:
+    """The mixture of each row [n, domains] by number, in order of first appearance, [n].
+
+    Rows of the same weights are runs of one mixture, with other seeds say.
+    """
+    _, first, group = np.unique(weights, axis=0, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return np.asarray(rank[group.reshape(-1)])
+
+
+def folds(group: npt.NDArray[np.int64], count: int, seed: int) -> list[npt.NDArray[np.int64]]:
+    """Row numbers of random folds of nearly as many mixtures, each sorted.
+
+    Runs of one mixture stand in one fold: what is held out must be unseen.
+
+    Args:
+        group: The mixture of each row, as `groups_of` numbers them.
+        count: Folds; at most as many as there are mixtures.
+        seed: Chooses them.
 
     Raises:
-        BadInputError: There are fewer than two folds, or fewer rows than folds.
+        BadInputError: There would be fewer than two folds.
     """
-    if not 2 <= count <= rows:
+    mixtures = int(group.max()) + 1 if len(group) else 0
+    count = min(count, mixtures)
+    if count < 2:
         raise BadInputError(
-            f"{count} folds of {rows} mixtures cannot be made: use from 2 to {rows} folds"
+            f"{count} folds of {mixtures} mixtures cannot be made: use 2 or more of each"
         )
-    order = np.random.default_rng(seed).permutation(rows)
-    return [np.sort(order[start::count]) for start in range(count)]
+    order = np.random.default_rng(seed).permutation(mixtures)
+    return [np.flatnonzero(np.isin(group, order[start::count])) for start in range(count)]
 
 
 def held_out(

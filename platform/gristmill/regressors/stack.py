@@ -20,6 +20,7 @@ from gristmill.regressors.base import (
     Regressor,
     State,
     folds,
+    groups_of,
     held_out,
 )
 
@@ -45,7 +46,7 @@ class Stack(Regressor):
 
     def fit(self, weights: Array, losses: Array, *, seed: int = 0) -> Fitted:
         """Weigh the parts on held-out rows, then fit them on all."""
-        pieces = folds(len(losses), min(self.folds, len(losses)), seed)
+        pieces = folds(groups_of(weights), self.folds, seed)
         made = {name: plugins.find(PACKAGE, name, Regressor)() for name in sorted(self.parts)}
         seen = {
             name: held_out(part, weights, losses, pieces, seed=seed) for name, part in made.items()
