@@ -17,8 +17,8 @@ from gristmill.core.job import run_job
 from gristmill.core.run import Run
 
 _CLIP = (
-    "clip train demo --allow-override --loader-workers 0 --num-checkpoints 4 --workers 2 "
-    "--max-failures 1 --train-num-samples 768 --batch-size 16 --warmup 4"
+    "clip train demo --allow-override --loader-workers 0 --num-checkpoints 3 --workers 2 "
+    "--max-failures 1 --train-num-samples 1152 --batch-size 16 --warmup 4"
 )
 _MIX = "mix proxies --steps 400 --batch-size 4 --seq-len 16 --lr 0.01 --max-epochs 99 --workers 2"
 sys.path.append(str(Path(__file__).parents[1] / "training"))  # for its maker of shards
@@ -114,7 +114,7 @@ def corpus_tokenize(folder):
 
 
 def clip_train(folder):
-    """Two ranks, a checkpoint every 12 steps."""
+    """Two ranks, a checkpoint every 24 steps."""
     from training_shards import write_shards
 
     from gristmill.training.checkpoint import load
@@ -124,11 +124,11 @@ def clip_train(folder):
     def outputs(out):
         run = Run(str(out))
         losses = [line["loss"] for line in run.metrics() if line["kind"] == "step"]
-        state = load(run.path("checkpoints"), 4)["state_dict"]
+        state = load(run.path("checkpoints"), 3)["state_dict"]
         return losses, {name: value.numpy().tobytes() for name, value in state.items()}
 
     return Subject(
-        title="clip train, 48 steps on two ranks, 4 checkpoints",
+        title="clip train, 72 steps on two ranks, 3 checkpoints",
         words=(*_CLIP.split(), "--data", folder / "data"),
         half_way=lambda out: (out / "checkpoints" / "epoch_1.pt").exists(),
         outputs=outputs,

@@ -78,6 +78,8 @@ class Journal:
             return
         who = {"host": socket.gethostname(), "pid": os.getpid()}
         line = json.dumps({"time": round(time.time(), 3), "event": name, **who, **values}) + "\n"
+        now = time.strftime("%Y-%m-%d %H:%M:%S")
+        self._take(f"{now} event: {name} {json.dumps(values) if values else ''}".rstrip() + "\n")
         path = io.join(self._uri, EVENTS)
         if self._local:
             with open(io.local_path(path), "a", encoding="utf-8") as file:
