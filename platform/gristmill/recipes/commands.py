@@ -135,6 +135,10 @@ COMMANDS: dict[str, dict[str, Command]] = {
             help="send GROUP VERB to a cluster, follow its output, end with its exit code",
             action="gristmill.recipes.submit:SubmitWords",
         ),
+        "notices": Command(
+            help="on a machine that may be taken away: pass the provider's notice on to Ray",
+            action="gristmill.clusters.notices:HeedNotices",
+        ),
     },
     "run": {
         "list": Command(
