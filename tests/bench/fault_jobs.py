@@ -18,7 +18,7 @@ from gristmill.core.run import Run
 
 _CLIP = (
     "clip train demo --allow-override --loader-workers 0 --num-checkpoints 3 --workers 2 "
-    "--max-failures 1 --train-num-samples 1152 --batch-size 16 --warmup 4"
+    "--max-failures 1 --train-num-samples 4800 --batch-size 16 --warmup 4"
 )
 _MIX = "mix proxies --steps 400 --batch-size 4 --seq-len 16 --lr 0.01 --max-epochs 99 --workers 2"
 sys.path.append(str(Path(__file__).parents[1] / "training"))  # for its maker of shards
@@ -114,7 +114,7 @@ def corpus_tokenize(folder):
 
 
 def clip_train(folder):
-    """Two ranks, a checkpoint every 24 steps."""
+    """Two ranks, a checkpoint every 100 steps."""
     from training_shards import write_shards
 
     from gristmill.training.checkpoint import load
@@ -128,7 +128,7 @@ def clip_train(folder):
         return losses, {name: value.numpy().tobytes() for name, value in state.items()}
 
     return Subject(
-        title="clip train, 72 steps on two ranks, 3 checkpoints",
+        title="clip train, 300 steps on two ranks, 3 checkpoints",
         words=(*_CLIP.split(), "--data", folder / "data"),
         half_way=lambda out: (out / "checkpoints" / "epoch_1.pt").exists(),
         outputs=outputs,
