@@ -14,6 +14,7 @@ import pytest
 from killing import environment
 
 from gristmill.core import io, journal
+from gristmill.core.errors import BadInputError
 from gristmill.core.holding import held_by
 from gristmill.core.job import Job, run_job
 from gristmill.core.journal import read_events, read_log
@@ -37,6 +38,8 @@ class TellJob(Job):
 
     def execute(self, run):
         logger.warning("working on it, %s", self.end)
+        if self.end == "refuse":
+            raise BadInputError("no such thing")
         for step in range(3):
             run.log(step=step, samples_per_second=10.0 * step)
         run.event("checkpoint", epoch=1)
@@ -54,7 +57,7 @@ def folder(request, tmp_path):
     return str(tmp_path / "runs") if local else request.getfixturevalue("bucket") + "/runs"
 
 
-def test_a_run_keeps_its_log_and_events_with_itself(folder):
+def test_a_run_keeps_its_log_and_events_with_itself(folder, caplog):
     run = run_job(TellJob(out=f"{folder}/a"))
     assert [e["event"] for e in read_events(run.uri)] == ["began", "checkpoint", "done"]
     assert any("working on it, done" in line for line in read_log(run.uri, 10))
@@ -66,10 +69,20 @@ def test_a_run_keeps_its_log_and_events_with_itself(folder):
     assert events[-1]["event"] == "failed" and events[-1]["kind"] == "ValueError"
     assert "secret" not in events[-1]["message"]
     assert any("Traceback" in line for line in read_log(f"{folder}/b", 50))
+    assert not any("secret" in line for line in read_log(f"{folder}/b", 50))
+    assert "Traceback" not in caplog.text, "at the terminal an error is one line"
     assert read_events(f"{folder}/c")[-1]["event"] == "stopped"
     with pytest.raises(ValueError, match="bad"):
         run_job(TellJob(out=f"{folder}/b", end="fail"))
     assert "resumed" in [e["event"] for e in read_events(f"{folder}/b")]
+
+
+def test_a_request_that_is_refused_leaves_no_trace(folder):
+    with pytest.raises(BadInputError):
+        run_job(TellJob(out=f"{folder}/a", end="refuse"))
+    left = io.list_files(f"{folder}/a", recursive=True, hidden=True)
+    assert [name for name in left if not name.endswith(".lock")] == []
+    assert run_job(TellJob(out=f"{folder}/a")).done(), "it is free for another"
 
 
 def test_runs_are_listed_and_shown(folder, capsys):

@@ -11,6 +11,7 @@ import re
 import socket
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -53,7 +54,9 @@ class Journal:
         trace: TracebackType | None,
     ) -> None:
         if isinstance(error, Exception):
-            logger.error("failed", exc_info=error)
+            # Into the run's log alone: at the terminal an error is one line.
+            lines = "".join(traceback.format_exception(error)).splitlines(keepends=True)
+            self._take("".join(io.redact(x) if "://" in x else x for x in lines))
             self.event("failed", kind=type(error).__name__, message=io.redact(str(error))[:2000])
         elif error is not None:  # Ctrl-C, a call to exit
             self.event("stopped", kind=type(error).__name__)
@@ -101,6 +104,8 @@ class Journal:
 
     def _take(self, line: str) -> None:
         with self._lock:
+            if self._discarded:
+                return
             if self._local:
                 folder = io.local_path(io.join(self._uri, LOGS))
                 os.makedirs(folder, exist_ok=True)
