@@ -138,9 +138,19 @@ def open_read(uri: str) -> IO[bytes]:
 
 
 def read_bytes(uri: str) -> bytes:
-    """A whole file."""
-    with open_read(uri) as file:
-        return file.read()
+    """A whole file, in one request: a second one could meet what another process wrote since.
+
+    Raises:
+        BadInputError: There is no such file.
+    """
+    if is_local(uri):
+        with open_read(uri) as file:
+            return file.read()
+    fs, path = filesystem(uri)
+    try:
+        return bytes(fs.cat_file(path))
+    except FileNotFoundError as error:
+        raise BadInputError(f"no file at {redact(uri)}") from error
 
 
 def read_range(uri: str, start: int, stop: int) -> bytes:
