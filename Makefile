@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 export RAY_USAGE_STATS_ENABLED ?= 0
 export RAY_ENABLE_UV_RUN_RUNTIME_ENV ?= 0
 
-.PHONY: help setup demo test test-slow test-long test-gpu check fmt bench docs clean
+.PHONY: help setup demo test test-slow test-long test-gpu check fmt bench faults docs clean
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
@@ -46,6 +46,9 @@ fmt: $(STAMP)  ## format and mend what can be mended
 
 bench: $(STAMP)  ## measured comparisons, written to docs/results/
 	$(BIN)/python tests/bench/run.py
+
+faults: $(STAMP)  ## faults in the middle of real jobs on two nodes, written to docs/results/faults.md
+	$(BIN)/python tests/bench/run.py faults
 
 clean:  ## remove what the targets above made
 	rm -rf $(VENV) runs build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -35,6 +35,7 @@ def main():
     parser.add_argument("--out", default=str(ROOT / "runs" / "bench"))
     chosen = parser.parse_args()
     import demo_seeds
+    import faults
     import lm_modules
     import mix_accuracy
     import mix_design
@@ -54,6 +55,7 @@ def main():
         "mix-design": mix_design.run,
         "mix-search": mix_search.run,
         "lm-modules": lm_modules.run,
+        "faults": faults.run,
     }
     for name in chosen.sections or sections:
         text = sections[name](Path(chosen.out) / name, heading)

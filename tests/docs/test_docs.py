@@ -29,7 +29,7 @@ def test_commands_named_exist(page):
     from gristmill.recipes.commands import COMMANDS
 
     for group, verb in re.findall(
-        r"gristmill (pool|clip|corpus|mix|lm) ([a-z-]+)", page.read_text()
+        r"gristmill (pool|clip|cluster|run|corpus|mix|lm) ([a-z-]+)", page.read_text()
     ):
         assert verb in COMMANDS[group], f"{group} {verb}"
 
@@ -40,7 +40,7 @@ def blocks(page, language):
 
 def sh(line, folder):
     done = subprocess.run(
-        ["bash", "-ec", re.sub(r"\bgristmill (?=pool|clip|corpus|mix|lm|demo)", f"{COMMAND} ", line)],
+        ["bash", "-ec", re.sub(r"\bgristmill (?=pool|clip|corpus|mix|lm|demo|cluster|run)", f"{COMMAND} ", line)],
         cwd=folder, env=environment(), capture_output=True, text=True, timeout=1800,
     )  # fmt: skip
     assert done.returncode == 0, f"{line}\n{done.stdout[-1500:]}{done.stderr[-1500:]}"

@@ -14,7 +14,15 @@ HASH = "a" * 64
 
 def rehash(folder):
     """Make submission.json and MANIFEST fit the files again, as a careful cheat would."""
-    skip = {"MANIFEST", "submission.json", "config.json", "env.json", "DONE", "report.html"}
+    skip = {
+        "MANIFEST",
+        "submission.json",
+        "config.json",
+        "env.json",
+        "DONE",
+        "report.html",
+        "events.jsonl",
+    }
     names = [str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()]
     names = [n for n in names if n not in skip and not n.startswith(".")]
     files = {n: {"sha256": sha(folder / n), "bytes": (folder / n).stat().st_size} for n in names}

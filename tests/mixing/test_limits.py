@@ -88,7 +88,10 @@ def test_proposals_count_whole_sequences(model, tmp_path):
     run_job(ProposeJob(**asked, seq_len=10, out=str(tmp_path / "a")))
     figures = json.loads((tmp_path / "a" / "proposal.json").read_text())
     assert figures["caps"]["books"] == 4 * 5 / 100
-    assert figures["mixtures"]["proposed"]["weights"]["books"] == pytest.approx(0.2, abs=1e-6)
+    assert figures["mixtures"]["optimum"]["weights"]["books"] == pytest.approx(0.2, abs=1e-6)
+    shares = write(tmp_path / "h.csv", ["domain", "tokens"], [[name, 0.2] for name, _ in rows])
+    with pytest.raises(BadInputError, match="these are shares"):
+        ProposeJob(**{**asked, "domains": shares}, out=str(tmp_path / "b")).plan()
     for bad in (math.nan, math.inf):
         for field in ("tokens", "max_repetition"):
             with pytest.raises(BadInputError, match=field):

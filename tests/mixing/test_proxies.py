@@ -14,6 +14,7 @@ from gristmill.core.job import run_job
 from gristmill.core.run import Run
 from gristmill.execution.session import Execution
 from gristmill.execution.slices import Slice, map_slices
+from gristmill.mixing import sweep as sweep_module
 from gristmill.mixing.proxies import LOSSES, MIXTURES, RESULTS
 from gristmill.mixing.proxy import ProxyBench, Trial
 from gristmill.mixing.results import Result, file_name, load_results
@@ -282,6 +283,17 @@ def test_an_empty_domain_is_named(tmp_path, sizes, validation):
 def test_a_proxy_larger_than_the_cluster_is_refused(corpus, tmp_path):
     with pytest.raises(BadInputError, match="asks for 64 CPUs"):
         run_job(job(tmp_path, corpus, tmp_path / "o", cpus_per_proxy=64))
+
+
+def test_room_is_that_of_one_machine(monkeypatch):
+    monkeypatch.setattr(sweep_module, "node_rooms", lambda: [(4.0, 0.0), (4.0, 2.0)])
+    with pytest.raises(BadInputError, match="asks for 6 CPUs and 0 GPUs of one machine"):
+        sweep_module.require_room(6, 0)
+    sweep_module.require_room(4, 1)
+    asked = Sweep(trials=(), bench=None, folder="", cpus=3)
+    assert sweep_module._width(asked, Execution()) == 2  # not 8 // 3 over both, and not 0
+    shared = dataclasses.replace(asked, cpus=1, gpus=0.4)
+    assert sweep_module._width(shared, Execution()) == 4  # two to a GPU: 0.4 of each stay over
 
 
 def test_the_plan_counts(finished, corpus, tmp_path):

@@ -96,11 +96,17 @@ def test_regmix_settings_by_default():
 
 
 def test_the_vocabulary_is_the_corpus_and_flags_win():
+    usual = Training(preset="demo").settings(2000)
+    assert usual.rate(usual.warmup_steps) == usual.lr > 0
+    assert 0 < usual.rate(usual.steps - 1) < usual.lr / 100 < usual.rate(usual.steps // 2)
     found = Training(preset="demo", steps=30, seq_len=512, batch_size=2).settings(2000)
+    assert found.decay_steps == int(30 * usual.decay_steps / usual.steps) > 0
     assert found.model.vocab_size == 2048
     assert (found.steps, found.seq_len, found.batch_size) == (30, 512, 2)
     assert found.model.context_length == 512
     assert found.warmup_steps == 3 and found.micro_batch_size == 2
+    found = Training(preset="regmix-1m", micro_batch_size=4, validation_sequences=9).settings(64)
+    assert (found.micro_batch_size, found.validation_sequences) == (4, 9)
 
 
 @pytest.mark.parametrize(
@@ -110,6 +116,9 @@ def test_the_vocabulary_is_the_corpus_and_flags_win():
         ({"steps": -1}, "steps must be 0 or more, not -1"),
         ({"lr": -0.1}, "lr must be 0 or more"),
         ({"cpus_per_proxy": 0}, "cpus_per_proxy must be above 0"),
+        ({"gpus_per_proxy": 1.5}, "a proxy trains on one GPU"),
+        ({"lr": float("nan")}, "lr must be 0 or more, not nan"),
+        ({"validation_sequences": -1}, "validation_sequences must be 0 or more"),
     ],
 )
 def test_settings_that_cannot_be(fields, message):

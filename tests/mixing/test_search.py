@@ -211,7 +211,11 @@ def test_the_stopping_rule(half, used, before, over):
     figures = {
         "caps": {"a": 1.0, "b": 1.0},
         "gain": {"mean": 0.5},
-        "mixtures": {"proposed": {"value": 0.0}, "natural": {"weights": weights["natural"]}},
+        "mixtures": {
+            "proposed": {"value": 0.0},
+            "optimum": {"value": 0.0},
+            "natural": {"weights": weights["natural"]},
+        },
     }
     found = judge(
         Fixed(half),
@@ -260,6 +264,7 @@ def test_rails_count_when_a_search_stops(rails, proposed, before, kept, low, hig
         "rails_kept": kept,
         "mixtures": {
             "proposed": {"value": 3 - proposed, "weights": {"a": proposed, "b": 1 - proposed}},
+            "optimum": {"value": 3 - proposed},
             "natural": {"weights": {"a": 0.3, "b": 0.7}},
         },
     }

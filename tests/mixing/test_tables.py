@@ -21,6 +21,7 @@ def table(tmp_path, header, rows, name="t.csv"):
     ("header", "rows", "said"),
     [
         (["row", "a"], [[1, 1]], "no column 'index'; its columns are row, a"),
+        (["index;a;b"], [["1;0.5;0.5"]], "separated by ';': write commas"),
         (["index", "a", "a"], [[1, 0.5, 0.5]], "the column 'a' more than once"),
         (["index"], [[1]], "no column of a domain"),
         (["index", "a", ""], [[1, 0.5, 0.5]], "a column has no name"),
@@ -114,3 +115,8 @@ def test_regmix_tables_as_they_are():
     losses = read_losses(str(REGMIX / "train_pile_loss_1m.csv"))
     assert matched(mixtures, losses).shape == (512, 13)
     assert 0.001 < mixtures.drift < 0.0085 and len(mixtures.columns) == 17
+
+
+def test_a_folder_is_no_table(tmp_path):
+    with pytest.raises(BadInputError, match="is a folder; give a file"):
+        read_table(str(tmp_path), "domain")

@@ -6,12 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from group_filters import Logged, SameLetters
 from killing import environment, finish, kill_driver_when, markers
-from made_up import write_metadata
+from made_up import write_numbered
 
 from gristmill.core.job import run_job
 from gristmill.execution.session import source_root
@@ -25,14 +23,7 @@ GROUPS = 60
 @pytest.fixture
 def pool(tmp_path):
     """As many slices as files, since a slice does not cross files."""
-    write_metadata(tmp_path / "p", 6000, files=GROUPS, row_group=100, null=0, nan=0)
-    for path in sorted((tmp_path / "p" / "metadata").iterdir()):
-        table = pq.read_table(path)
-        number = np.arange(len(table)) + int(path.stem)
-        table = table.append_column("number", [number])
-        table = table.append_column("score", [number % 7 / 7])
-        pq.write_table(table, path, row_group_size=100)
-    return tmp_path / "p"
+    return write_numbered(tmp_path / "p", GROUPS)
 
 
 def asked(log):

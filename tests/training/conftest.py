@@ -35,7 +35,7 @@ def train_here(model_folder, tmp_path):
 
     from gristmill.training.clip import Place
     from gristmill.training.data import StreamSpec
-    from gristmill.training.loop import TrainSpec, train
+    from gristmill.training.loop import TrainSpec, never, train
     from gristmill.training.scales import Scale
     from gristmill.training.shards import resolve
     from gristmill.training.steps import count_steps
@@ -52,6 +52,7 @@ def train_here(model_folder, tmp_path):
         keep=0,
         checkpoints=None,
         stop_after=None,
+        notice=never,
         data_weights="",
         seed=0,
         **scale_fields,
@@ -94,6 +95,7 @@ def train_here(model_folder, tmp_path):
             checkpoints=str(checkpoints or tmp_path / "checkpoints"),
             keep_checkpoints=keep,
             comparable=False,
+            notice=notice,
         )
         records = []
 

@@ -38,6 +38,42 @@ def test_a_resumed_training_goes_on_as_the_undisturbed_one(
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.parametrize(
+    ("loader_workers", "accum"),
+    [
+        (0, 1),
+        pytest.param(2, 1, marks=pytest.mark.slow),
+        pytest.param(0, 2, marks=pytest.mark.slow),
+    ],
+)
+def test_a_notice_is_saved_within_the_epoch_and_gone_on_from(
+    train_here, losses, shards, tmp_path, loader_workers, accum
+):
+    import torch
+
+    how = {"samples": 960, "epochs": 2, "loader_workers": loader_workers, "accum": accum}
+    whole = losses(train_here(shards, checkpoints=tmp_path / "a", **how))
+    asked = []
+
+    def notice():
+        asked.append(True)
+        return len(asked) >= 2
+
+    with pytest.raises(InterruptedError):
+        train_here(shards, checkpoints=tmp_path / "b", stop_after=23, notice=notice, **how)
+    assert len(asked) == 2, "once saved, it asks no more"
+    assert (tmp_path / "b" / "step_20.pt").exists()
+    records = train_here(shards, checkpoints=tmp_path / "b", **how)
+    assert (records[0]["epoch"], records[0]["step"]) == (0, 20)
+    rest = losses(records)
+    assert min(rest) == 20
+    assert rest == {step: whole[step] for step in rest}  # to the last bit
+    a, b = weights(tmp_path / "a", 2), weights(tmp_path / "b", 2)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not (tmp_path / "b" / "step_20.pt").exists(), "the epoch's checkpoint replaces it"
+    assert [r["kind"] for r in records].count("epoch") == 2
+
+
 @pytest.fixture
 def captions_of(shards):
     """The captions that the loader yields, in order: one list an epoch."""

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
+from gristmill.core.action import Action
 from gristmill.core.errors import DISK_FULL, GristmillError
 from gristmill.core.job import Job, run_job
 
@@ -25,6 +26,8 @@ class Command:
     """Module whose public functions are the recipes; the first word after the verb picks one."""
     recipe_word: str = "RECIPE"
     """What that word is called in help."""
+    action: str = ""
+    """`module:Class` of an action, for a verb that keeps no run."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,6 +70,18 @@ def parse(kind: type[J], argv: Sequence[str], *, prog: str, about: str, default:
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
         **given,
     )
+
+
+def act(kind: type[Action], argv: Sequence[str], *, prog: str, about: str) -> int:
+    """Parse an action's fields from words and do it; the process's exit status."""
+    import tyro
+
+    settings = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+    given: dict[str, Any] = {"prog": prog, "description": about, "config": settings}
+    if not kind.takes_more:
+        return tyro.cli(kind, args=list(argv), **given).act()
+    action, more = tyro.cli(kind, args=list(argv), return_unknown_args=True, **given)
+    return dataclasses.replace(action, words=tuple(more)).act()
 
 
 def invoke(invocation: Invocation[Any]) -> int:

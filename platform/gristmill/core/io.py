@@ -124,7 +124,7 @@ def open_read(uri: str) -> IO[bytes]:
     """Open a file to read bytes; local files are plain, so they can be mapped and seeked cheaply.
 
     Raises:
-        BadInputError: There is no such file.
+        BadInputError: There is no such file, or it is a folder.
     """
     try:
         if is_local(uri):
@@ -133,12 +133,24 @@ def open_read(uri: str) -> IO[bytes]:
         return fs.open(path, "rb")
     except FileNotFoundError as error:
         raise BadInputError(f"no file at {redact(uri)}") from error
+    except IsADirectoryError as error:
+        raise BadInputError(f"{redact(uri)} is a folder; give a file") from error
 
 
 def read_bytes(uri: str) -> bytes:
-    """A whole file."""
-    with open_read(uri) as file:
-        return file.read()
+    """A whole file, in one request: a second one could meet what another process wrote since.
+
+    Raises:
+        BadInputError: There is no such file.
+    """
+    if is_local(uri):
+        with open_read(uri) as file:
+            return file.read()
+    fs, path = filesystem(uri)
+    try:
+        return bytes(fs.cat_file(path))
+    except FileNotFoundError as error:
+        raise BadInputError(f"no file at {redact(uri)}") from error
 
 
 def read_range(uri: str, start: int, stop: int) -> bytes:

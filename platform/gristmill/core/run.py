@@ -5,24 +5,23 @@ holds. The folder may be on any storage that fsspec reaches.
 """
 
 import contextlib
-import fcntl
 import importlib.metadata
 import json
-import logging
 import os
 import platform as host
-import secrets
-import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import IO, Any
+from contextvars import ContextVar
+from typing import Any
 
 from gristmill.core import io
 from gristmill.core.config import config_hash, differences, identity, to_dict
 from gristmill.core.errors import RunError
+from gristmill.core.holding import LOCK, hold, touch
+from gristmill.core.journal import EVENTS, LOGS, Journal
 
 CONFIG, ENV, METRICS, REPORT, DONE = (
     "config.json",
@@ -31,13 +30,14 @@ CONFIG, ENV, METRICS, REPORT, DONE = (
     "report.html",
     "DONE",
 )
-LOCK = ".lock"
 SCRATCH = ".work"
 """Folder of slice markers and parts, removed when the run is done."""
-LEASE_SECONDS = 60.0
 CHECKS_AT_ONCE = 16
 PACKAGES = ("gristmill", "ray", "torch", "open_clip_torch", "pyarrow", "numpy", "webdataset")
-logger = logging.getLogger(__name__)
+OBSERVER: ContextVar[Callable[[str, dict[str, Any]], None] | None] = ContextVar(
+    "observer", default=None
+)
+"""Sees each line of metrics and each event; a session with Ray shows them to Prometheus."""
 
 
 class Run:
@@ -49,6 +49,10 @@ class Run:
         self._outputs: dict[str, dict[str, Any]] = {}
         self._summary: dict[str, Any] = {}
         self._metrics: list[str] = []
+        self._flushed = 0
+        """Lines that the store has."""
+        self._writing = threading.RLock()
+        self._journal: Journal | None = None
         self._started = time.time()
 
     def path(self, *parts: str) -> str:
@@ -119,7 +123,7 @@ class Run:
             raise RunError(
                 f"{io.redact(self.uri)} holds a {CONFIG} that is not a run's; it is left alone"
             )
-        with self._lock():
+        with hold(self.uri):
             io.remove(self.path(DONE))
             for uri in io.list_files(self.uri, recursive=True, hidden=True):
                 if uri not in (self.path(CONFIG), self.path(LOCK)):
@@ -132,17 +136,20 @@ class Run:
     @contextlib.contextmanager
     def open(self, job: Any) -> Iterator["Run"]:
         """Hold the folder for this process, with config and environment written."""
-        with self._lock():
-            if not io.exists(self.path(CONFIG)):
+        with hold(self.uri):
+            began = not io.exists(self.path(CONFIG))
+            if began:
                 io.write_json(self.path(CONFIG), {"hash": config_hash(job), "config": to_dict(job)})
             io.write_json(self.path(ENV), environment())
             io.sweep_asides(self.uri)
             self._metrics = self._earlier_metrics()
             self._started = time.time()
-            try:
-                yield self
-            finally:
-                self.flush()
+            with Journal(self.uri, also=self._beat) as self._journal:
+                self._journal.event("began" if began else "resumed")
+                try:
+                    yield self
+                finally:
+                    self.flush()
 
     def reopen(self) -> None:
         """Take back that the run is finished: it goes on from what is there."""
@@ -152,30 +159,33 @@ class Run:
         """Give the folder free again after a request that was refused before it made anything.
 
         Else a mistyped first attempt would claim `--out`, and the corrected one be another job's.
-        Markers of inputs are no results; a folder that holds anything else stays as it is.
+        Markers of inputs and logs are no results; a folder that holds anything else stays as it is.
         """
-        ours = {self.path(name) for name in (CONFIG, ENV, LOCK)}
-        markers = self.scratch("input-")
+        ours = {self.path(name) for name in (CONFIG, ENV, LOCK, EVENTS)}
+        beside = (self.scratch("input-"), self.path(LOGS, ""))
         for uri in io.list_files(self.uri, recursive=True, hidden=True):
-            if uri not in ours and not uri.startswith(markers):
+            if uri not in ours and not uri.startswith(beside):
                 return
+        if self._journal is not None:
+            self._journal.discard()
         io.remove(self.path(CONFIG))
         io.remove(self.path(ENV))
         io.remove(self.scratch())
 
-    @contextlib.contextmanager
-    def _lock(self) -> Iterator[None]:
-        if io.is_local(self.uri):
-            with _file_lock(io.local_path(self.path(LOCK)), self.uri):
-                yield
-        else:
-            with _lease(self.path(LOCK), self.uri):
-                yield
+    def event(self, name: str, **values: Any) -> None:
+        """Note in `events.jsonl` that something happened, such as a notice of preemption."""
+        if self._journal is not None:
+            self._journal.event(name, **values)
+        if (observe := OBSERVER.get()) is not None:
+            observe(self.uri, {"event": name, **values})
 
     def log(self, **values: Any) -> None:
         """Add a line to `metrics.jsonl`; `time` (seconds since the epoch) is added."""
         line = json.dumps({"time": round(time.time(), 3), **values})
-        self._metrics.append(line)
+        with self._writing:
+            self._metrics.append(line)
+        if (observe := OBSERVER.get()) is not None:
+            observe(self.uri, values)
         if io.is_local(self.uri):
             with open(io.local_path(self.path(METRICS)), "a", encoding="utf-8") as file:
                 file.write(line + "\n")
@@ -197,15 +207,23 @@ class Run:
 
     def flush(self) -> None:
         """Make every logged line durable; object stores get the file anew, local ones have it."""
-        if self._metrics and not io.is_local(self.uri):
-            io.write_bytes(self.path(METRICS), ("\n".join(self._metrics) + "\n").encode())
+        with self._writing:
+            if len(self._metrics) != self._flushed and not io.is_local(self.uri):
+                io.write_bytes(self.path(METRICS), ("\n".join(self._metrics) + "\n").encode())
+                self._flushed = len(self._metrics)
+
+    def _beat(self) -> None:
+        """Every few seconds: what is logged becomes durable, and the folder's holder is alive."""
+        self.flush()
+        touch(self.uri)
 
     def keep_metrics(self, keep: Callable[[dict[str, Any]], bool]) -> None:
         """Take lines out of `metrics.jsonl` that a resume will write again."""
-        kept = [line for line in self._metrics if keep(json.loads(line))]
-        if len(kept) < len(self._metrics):
-            self._metrics = kept
-            io.write_bytes(self.path(METRICS), "".join(line + "\n" for line in kept).encode())
+        with self._writing:
+            kept = [line for line in self._metrics if keep(json.loads(line))]
+            if len(kept) < len(self._metrics):
+                self._metrics, self._flushed = kept, len(kept)
+                io.write_bytes(self.path(METRICS), "".join(line + "\n" for line in kept).encode())
 
     def add_input(self, name: str, identity: Any) -> None:
         """Record what was read: a name and the hashes that pin its bytes."""
@@ -256,6 +274,7 @@ class Run:
             "summary": self._summary,
         }
         io.write_json(self.path(DONE), manifest)
+        self.event("done", seconds=manifest["seconds"])
         io.remove(self.scratch())
 
 
@@ -288,81 +307,3 @@ def environment() -> dict[str, Any]:
         "packages": versions,
         "command": [io.redact(word) for word in sys.argv],
     }
-
-
-@contextlib.contextmanager
-def _file_lock(path: str, uri: str) -> Iterator[None]:
-    """A lock the kernel drops when its holder dies, however it dies."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            raise _in_use(uri, file.read()) from error
-        _sign(file)
-        yield  # the file stays: removing it would let two later holders lock two different files
-
-
-def _sign(file: IO[str]) -> None:
-    file.seek(0)
-    file.truncate()
-    file.write(f"process {os.getpid()} on {socket.gethostname()}")
-    file.flush()
-
-
-def _in_use(uri: str, holder: str) -> RunError:
-    return RunError(
-        f"{io.redact(uri)} is in use by {holder or 'another process'}; "
-        "wait for it, end it, or choose another --out"
-    )
-
-
-@contextlib.contextmanager
-def _lease(uri: str, run_uri: str) -> Iterator[None]:
-    """A lease object for storage without locks: renewed while held, free when it has run out.
-
-    Two starts within the same second can both win; the stores have no portable
-    compare-and-swap, so this guards against mistakes, not against a race.
-    """
-    me = f"process {os.getpid()} on {socket.gethostname()}"
-    token = secrets.token_hex(8)
-    if io.exists(uri):
-        lease = io.read_json(uri)
-        dead = lease["holder"].endswith(f" on {socket.gethostname()}") and not _alive(lease)
-        if time.time() < lease["until"] and not dead:
-            raise _in_use(run_uri, lease["holder"])
-    stop = threading.Event()
-
-    def renew() -> None:
-        until = time.time() + LEASE_SECONDS
-        io.write_json(uri, {"holder": me, "token": token, "until": until})
-
-    def still_ours() -> bool:
-        return io.exists(uri) and io.read_json(uri).get("token") == token
-
-    def keep() -> None:
-        while not stop.wait(LEASE_SECONDS / 3):
-            try:
-                if not still_ours():
-                    logger.error("the lease of %s was taken over", io.redact(run_uri))
-                    return
-                renew()
-            except Exception:
-                logger.warning("could not renew the lease of %s", io.redact(run_uri), exc_info=True)
-
-    renew()
-    thread = threading.Thread(target=keep, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-        if still_ours():
-            io.remove(uri)
-
-
-def _alive(lease: dict[str, Any]) -> bool:
-    pid = int(lease["holder"].split()[1])
-    return os.path.exists(f"/proc/{pid}") if os.path.isdir("/proc") else True

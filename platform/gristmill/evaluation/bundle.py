@@ -19,7 +19,9 @@ from typing import Any
 
 from gristmill.core import io
 from gristmill.core.errors import BadInputError, CorruptDataError, RunError
-from gristmill.core.run import CONFIG, DONE, ENV, LOCK, METRICS, REPORT
+from gristmill.core.holding import LOCK
+from gristmill.core.journal import EVENTS, LOG_NAME
+from gristmill.core.run import CONFIG, DONE, ENV, METRICS, REPORT
 from gristmill.evaluation.results import RESULTS
 
 SCHEMA_VERSION = 1
@@ -28,7 +30,7 @@ SAMPLES, RECORD, CHECKPOINT = "samples.npy", "main_metrics.json", "checkpoint.pt
 LINEAGE = "lineage"
 LINEAGE_FILES = (CONFIG, ENV, DONE)
 VERBS = ("filter", "reshard", "train", "evaluate")
-OWN_RUN_FILES = frozenset({CONFIG, ENV, METRICS, REPORT, DONE, LOCK})
+OWN_RUN_FILES = frozenset({CONFIG, ENV, METRICS, REPORT, DONE, LOCK, EVENTS})
 MAX_JSON_BYTES = 64 << 20
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*")
 _OWN_NAME = re.compile(
@@ -112,7 +114,7 @@ def files_of(folder: str) -> set[str]:
     fs.invalidate_cache(path)
     base = path.rstrip("/")
     found = {str(name)[len(base) :].lstrip("/") for name in fs.find(path)}
-    return found - OWN_RUN_FILES
+    return {name for name in found - OWN_RUN_FILES if not LOG_NAME.fullmatch(name)}
 
 
 def clear_stale(folder: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gristmill.core.errors import BadInputError
+from gristmill.execution.gauges import shown_to_prometheus
 
 PASSED_ON = ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "AWS_REGION", "GRISTMILL_FAULT")
 """Settings of the driver that its workers need too. Never a secret: runtime environments are shown
@@ -43,7 +44,8 @@ def session(execution: Execution) -> Iterator[None]:
     import ray
 
     if ray.is_initialized():
-        yield
+        with shown_to_prometheus():
+            yield
         return
     for name in ("ray._private.authentication", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -63,7 +65,8 @@ def session(execution: Execution) -> Iterator[None]:
         options = {"address": address, "runtime_env": {"env_vars": env_vars}}
     ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
     try:
-        yield
+        with shown_to_prometheus():
+            yield
     finally:
         ray.shutdown()
 
@@ -83,6 +86,14 @@ def _inherit() -> None:
 def _local_cpus(execution: Execution) -> int:
     """CPUs of the private cluster: the machine's, and at least the workers asked for."""
     return max(len(os.sched_getaffinity(0)), execution.workers, 1)
+
+
+def node_rooms() -> list[tuple[float, float]]:
+    """CPUs and GPUs of each machine of the cluster that this process has joined."""
+    import ray
+
+    there = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [(float(r.get("CPU", 0)), float(r.get("GPU", 0))) for r in there]
 
 
 def cluster_cpus() -> int:

@@ -5,6 +5,7 @@ Weights are whole numbers of units of 2e-4, so they sum to 1 and keep their boun
 of their names, so the order they are given in changes nothing.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,7 +41,7 @@ class Rules:
     """Candidates drawn for each mixture wanted."""
 
     def __post_init__(self) -> None:
-        if not (0 < self.weakest <= self.strongest and self.strengths >= 1):
+        if not (0 < self.weakest <= self.strongest < math.inf and self.strengths >= 1):
             raise BadInputError(
                 f"strengths go from weakest ({self.weakest}) to strongest ({self.strongest}), both "
                 f"above 0, in at least one step ({self.strengths})"

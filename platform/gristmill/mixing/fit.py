@@ -115,31 +115,7 @@ class FitJob(Job):
         values = matched(mixtures, losses)
         pin_inputs(run, self.inputs())
         measured = dict(zip(losses.columns, values.T.copy(), strict=True))
-        worker = FitTarget(
-            mixtures.values,
-            measured,
-            self.regressors,
-            self._folds(len(mixtures.index)),
-            self.seed,
-            run.scratch("targets"),
-        )
-        pieces = [
-            Slice(name=f"{i:05d}", payload={"target": name})
-            for i, name in enumerate(losses.columns)
-        ]
-        with session(self.execution):
-            done = map_slices(
-                "fit",
-                pieces,
-                worker,
-                ledger=run.scratch("fitted"),
-                execution=self.execution,
-                unit="targets",
-            )
-        fits = {
-            p.payload["target"]: self._fitted(run, p.name, entry)
-            for p, entry in zip(pieces, done, strict=True)
-        }
+        fits = self._fits(run, mixtures, measured)
         group = groups_of(mixtures.values)
         odd = odd_runs(fits, measured, group)
         surface = Surface(
@@ -152,6 +128,35 @@ class FitJob(Job):
             odd=tuple(name for name, is_odd in zip(mixtures.index, odd, strict=True) if is_odd),
         )
         self._publish(run, surface, mixtures.drift)
+
+    def _fits(
+        self, run: Run, mixtures: Table, measured: Mapping[str, Array]
+    ) -> dict[str, TargetFit]:
+        """Every target's fit, side by side."""
+        worker = FitTarget(
+            mixtures.values,
+            measured,
+            self.regressors,
+            self._folds(len(mixtures.index)),
+            self.seed,
+            run.scratch("targets"),
+        )
+        pieces = [
+            Slice(name=f"{i:05d}", payload={"target": name}) for i, name in enumerate(measured)
+        ]
+        with session(self.execution):
+            done = map_slices(
+                "fit",
+                pieces,
+                worker,
+                ledger=run.scratch("fitted"),
+                execution=self.execution,
+                unit="targets",
+            )
+        return {
+            p.payload["target"]: self._fitted(run, p.name, entry)
+            for p, entry in zip(pieces, done, strict=True)
+        }
 
     @staticmethod
     def _fitted(run: Run, name: str, entry: dict[str, Any]) -> TargetFit:

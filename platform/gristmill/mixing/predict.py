@@ -19,7 +19,6 @@ from gristmill.mixing.threads import one_thread
 
 PREDICTIONS = "predictions.csv"
 ROWS_AT_ONCE = 4096
-SHOWN = 20
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,9 +13,10 @@ from gristmill.core.job import Job
 from gristmill.core.plan import Plan
 from gristmill.core.run import Run
 from gristmill.mixing import propose_report, simplex, sizes
+from gristmill.mixing.easing import eased
 from gristmill.mixing.front import Front, trace
 from gristmill.mixing.objective import Objective, parse_rails, parse_targets
-from gristmill.mixing.surface import Surface, identity_of
+from gristmill.mixing.surface import Interval, Surface, identity_of
 from gristmill.mixing.tables import write_mixtures, write_table
 from gristmill.mixing.threads import one_thread
 from gristmill.regressors.base import Array
@@ -24,7 +25,8 @@ PROPOSAL, FIGURES, PARETO = "proposal.csv", "proposal.json", "pareto.csv"
 BEST_OF_DRAWS = 128
 """RegMix's released code takes the mean of as many of the lowest predictions."""
 STARTS = 2
-PROPOSED, UNCAPPED, SIMULATED, NATURAL = "proposed", "uncapped", "simulated", "natural"
+PROPOSED, OPTIMUM, UNCAPPED = "proposed", "optimum", "uncapped"
+SIMULATED, NATURAL = "simulated", "natural"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +34,7 @@ class ProposeJob(Job):
     """Find the mixture of least expected loss (RegMix, arXiv:2407.01492, section 3.3).
 
     By simulation as RegMix does (many draws, the mean of the best), and by direct search on the
-    simplex from the best draws, which is what is proposed.
+    simplex from the best draws; that optimum is proposed, eased towards the natural mixture.
     """
 
     uri_fields: ClassVar[tuple[str, ...]] = ("model", "domains")
@@ -57,6 +59,9 @@ class ProposeJob(Job):
     """Targets that may not be worse than at the natural mixture, or `all`."""
     slack: float = 0.0
     """Share of its natural loss that a guarded target may lose all the same."""
+    ease: float = 0.2
+    """Most of the expected gain that the proposal gives up to lie nearer to the natural mixture,
+    and never more than a fraction of the fit's own interval. 0: the expected optimum itself."""
     draws: int = 100_000
     """Draws of the simulation."""
     seed: int = 0
@@ -75,6 +80,8 @@ class ProposeJob(Job):
             )
         if self.seq_len < 0:
             raise BadInputError(f"seq_len must be 0 or more, not {self.seq_len}")
+        if not 0 <= self.ease <= 1:
+            raise BadInputError(f"ease must be a share from 0 to 1, not {self.ease:g}")
         if self.tokens and not self.domains:
             raise BadInputError("caps need the domains' token counts: give --domains with --tokens")
         if self.draws < BEST_OF_DRAWS:
@@ -138,7 +145,7 @@ class ProposeJob(Job):
         baseline, caps = self._limits(surface)
         rails = parse_rails(self.guard, surface, baseline, self.slack)
         found = self._found(objective, baseline, caps, rails)
-        front = trace(objective, found[PROPOSED], baseline, caps)
+        front = trace(objective, found[OPTIMUM], baseline, caps)
         write_mixtures(
             run.path(PROPOSAL), tuple(found), surface.domains, np.stack(list(found.values()))
         )
@@ -174,12 +181,18 @@ class ProposeJob(Job):
         measured = simplex.cap(objective.surface.weights, caps)
         best_run = measured[int(np.argmin(simplex.costs(cost, measured)))]
         starts = np.stack([simulated, natural, best_run, *drawn[order[:STARTS]]])
-        proposed = simplex.search(cost, starts, caps).weights
+        best = simplex.search(cost, starts, caps).weights
         free = np.ones_like(caps)
-        uncapped = proposed
+        uncapped = best
         if (caps < 1).any():
-            uncapped = simplex.search(cost, np.stack([proposed, simulated, best_run]), free).weights
-        return {PROPOSED: proposed, UNCAPPED: uncapped, SIMULATED: simulated, NATURAL: baseline}
+            uncapped = simplex.search(cost, np.stack([best, simulated, best_run]), free).weights
+        return {
+            PROPOSED: eased(objective, best, natural, rails, share=self.ease, simulated=simulated),
+            OPTIMUM: best,
+            UNCAPPED: uncapped,
+            SIMULATED: simulated,
+            NATURAL: baseline,
+        }
 
 
 def describe(
@@ -200,14 +213,7 @@ def describe(
             "lo": float(value[i] - half[i]),
             "hi": float(value[i] + half[i]),
             "weights": dict(zip(surface.domains, map(float, rows[i]), strict=True)),
-            "targets": {
-                t: {
-                    "mean": float(p.mean[i]),
-                    "lo": float(p.mean[i] - p.half[i]),
-                    "hi": float(p.mean[i] + p.half[i]),
-                }
-                for t, p in targets.items()
-            },
+            "targets": {t: _band(p, i) for t, p in targets.items()},
         }
         for i, name in enumerate(names)
     }
@@ -226,6 +232,11 @@ def describe(
         "gain": {"mean": gain, "lo": gain - width, "hi": gain + width},
         "mixtures": mixtures,
     }
+
+
+def _band(found: Interval, row: int) -> dict[str, float]:
+    mean, half = float(found.mean[row]), float(found.half[row])
+    return {"mean": mean, "lo": mean - half, "hi": mean + half}
 
 
 def _write_front(run: Run, front: Front, domains: tuple[str, ...]) -> None:

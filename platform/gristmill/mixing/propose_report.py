@@ -61,8 +61,9 @@ def _mixtures(page: Report, figures: dict[str, Any]) -> None:
         ["domain", *found, "cap"],
         rows,
         note=(
-            "proposed: direct search under caps and guard-rails. uncapped: the same without caps. "
-            "simulated: mean of the best draws, as RegMix does."
+            "optimum: direct search under caps and guard-rails. proposed: the optimum eased "
+            "towards the natural mixture. uncapped: the optimum without caps. simulated: mean of "
+            "the best draws, as RegMix does."
         ),
     )
 

@@ -47,7 +47,9 @@ class ProxiesJob(Job):
     """Of the start and of the stream, the same for all proxies."""
     asha: str = ""
     """Target whose loss decides which proxies end early (ASHA, Li et al., MLSys 2020), or `mean`.
-    Those have no losses in the end, so the fit sees fewer bad mixtures. Empty: none end early."""
+    Those have no losses in the end, so the fit sees fewer bad mixtures. Which they are depends on
+    how many proxies run at once, as ASHA compares a proxy with those before it; for a table that
+    any number of workers makes the same, let none end early. Empty: none do."""
     max_failed: int = 0
     """Proxies that may lack losses in the end, failed or diverged; with more, the job fails."""
     required: tuple[str, ...] = ()

@@ -10,6 +10,7 @@ from gristmill.core.report import Report
 from gristmill.core.run import REPORT, Run
 from gristmill.corpora.ledger import Ledger
 from gristmill.mixing.proxy_settings import ProxySettings
+from gristmill.mixing.results import Result
 from gristmill.mixing.sweep import Outcome
 from gristmill.mixing.tables import Table
 
@@ -36,6 +37,19 @@ def write(
     )
     if lacking:
         page.warnings.append(f"{len(lacking)} proxies have no losses; see below.")
+    _losses(page, done)
+    _settings(page, settings)
+    _repeats(page, ledgers)
+    if lacking:
+        rows = [[index, why] for index, why in list(lacking.items())[:SHOWN]]
+        page.table("Without losses", ["index", "why"], rows)
+    if outcome.retried:
+        again = [[index, str(count)] for index, count in list(outcome.retried.items())[:SHOWN]]
+        page.table("Begun again", ["index", "times"], again)
+    page.save(run.path(REPORT))
+
+
+def _losses(page: Report, done: Mapping[str, Result]) -> None:
     targets = list(next(iter(done.values())).losses)
     losses = np.array([[r.losses[name] for name in targets] for r in done.values()])
     names = list(done)
@@ -56,15 +70,6 @@ def write(
         note="Mean cross entropy a token, in nats, on the domain's validation split.",
     )
     page.plot("Spread of losses", lambda axes: _spread(axes, targets, losses))
-    _settings(page, settings)
-    _repeats(page, ledgers)
-    if lacking:
-        rows = [[index, why] for index, why in list(lacking.items())[:SHOWN]]
-        page.table("Without losses", ["index", "why"], rows)
-    if outcome.retried:
-        again = [[index, str(count)] for index, count in list(outcome.retried.items())[:SHOWN]]
-        page.table("Begun again", ["index", "times"], again)
-    page.save(run.path(REPORT))
 
 
 def _spread(axes: Any, targets: list[str], losses: Any) -> None:

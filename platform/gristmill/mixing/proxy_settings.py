@@ -1,6 +1,7 @@
 """How a proxy is trained: RegMix's settings for its models, lighter ones for the demo. No torch."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,6 +12,8 @@ from gristmill.models.lm.presets import preset
 
 MODEL_FILE = ".json"
 VOCABULARY_MULTIPLE = 64
+SIZES = ("steps", "batch_size", "seq_len", "micro_batch_size", "validation_sequences")
+"""Whole numbers that a command line may change."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +48,7 @@ class ProxySettings:
     """Sequences of each domain that its loss is the mean of, at most."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "micro_batch_size", "seq_len", "validation_sequences"):
+        for name in SIZES:
             if getattr(self, name) < 1:
                 raise BadInputError(f"{name} must be at least 1, not {getattr(self, name)}")
         if not 0 <= self.decay_steps <= self.steps:
@@ -74,14 +77,16 @@ class ProxySettings:
 
 
 LIGHT: dict[str, dict[str, int | float]] = {
-    # One core, some 20 seconds: short sequences and a high rate, since so few tokens are seen.
+    # One core, some 30 seconds: short sequences and a high rate, since so few tokens are seen. It
+    # falls to nothing, since losses of different seeds then differ less.
     "demo": {
-        "steps": 128,
+        "steps": 160,
         "batch_size": 8,
         "micro_batch_size": 8,
         "seq_len": 128,
         "lr": 4e-3,
         "warmup_steps": 12,
+        "decay_steps": 120,
         "validation_sequences": 24,
     },
 }
@@ -96,26 +101,36 @@ class Training:
     preset: str = "demo"
     """Model: demo, regmix-1m, regmix-60m, another preset, or a JSON file of ModelConfig fields."""
     steps: int = 0
-    """Optimiser steps; 0: the preset's (RegMix: 1,000). The warm-up is at most a tenth of them."""
+    """Optimiser steps; 0: the preset's (RegMix: 1,000). The warm-up is at most a tenth of them, a
+    decay at the end keeps its share."""
     batch_size: int = 0
     """Sequences a step; 0: the preset's (RegMix: 512)."""
     seq_len: int = 0
     """Tokens of a sequence; 0: the preset's (RegMix: 2,048)."""
     lr: float = 0.0
     """Learning rate after the warm-up; 0: the preset's (RegMix: 4e-4)."""
+    micro_batch_size: int = 0
+    """Sequences computed at once, which changes memory and speed; 0: the preset's (RegMix: 16)."""
+    validation_sequences: int = 0
+    """Sequences of each domain that its loss is the mean of, at most; 0: the preset's."""
     max_epochs: float = 4.0
     """A mixture that repeats a domain more often is refused before anything starts."""
     cpus_per_proxy: float = 1.0
     """CPUs of a proxy, which is also its number of threads."""
     gpus_per_proxy: float = 0.0
-    """GPUs of a proxy; 0.25 lets four share one. 0: train on CPUs."""
+    """GPU of a proxy: 1, or a share of one, as 0.25, which lets four share it. 0: train on CPUs."""
     retries: int = 2
     """How often a proxy that raises, or whose process dies, is begun again."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "seq_len", "lr", "retries", "gpus_per_proxy"):
-            if getattr(self, name) < 0:
+        for name in (*SIZES, "lr", "retries", "gpus_per_proxy"):
+            if not 0 <= getattr(self, name) < math.inf:
                 raise BadInputError(f"{name} must be 0 or more, not {getattr(self, name):g}")
+        if self.gpus_per_proxy > 1:
+            raise BadInputError(
+                f"gpus_per_proxy is {self.gpus_per_proxy:g}: a proxy trains on one GPU; give 1, or "
+                "a share of one"
+            )
         for name in ("max_epochs", "cpus_per_proxy"):
             if not getattr(self, name) > 0:
                 raise BadInputError(f"{name} must be above 0, not {getattr(self, name):g}")
@@ -138,14 +153,17 @@ class Training:
         """All numbers, for a corpus's vocabulary: rows for other ids would never be used.
 
         Raises:
-            BadInputError: The model's file is not one.
+            BadInputError: The model's file is not one, or numbers do not fit together.
         """
         rows = -(-vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
         model = dataclasses.replace(_model(self.preset), vocab_size=rows)
-        changed = {**LIGHT.get(self.preset, {})}
-        for name in ("steps", "batch_size", "seq_len", "lr"):
+        usual = LIGHT.get(self.preset, {})
+        changed = {**usual}
+        for name in (*SIZES, "lr"):
             if value := getattr(self, name):
                 changed[name] = value
+        if changed.get("decay_steps") and self.steps:  # the same share of the steps
+            changed["decay_steps"] = int(usual["decay_steps"] * self.steps // usual["steps"])
         found = ProxySettings(model=model, **changed)  # type: ignore[arg-type]
         context = max(model.context_length, found.seq_len)
         return dataclasses.replace(

@@ -43,15 +43,7 @@ def write(
             f"by {float(np.mean(gains)):.4f} on average"
         ),
     )
-    if check.wins < len(gains):
-        page.warnings.append(
-            "The proposed mixture does not beat the natural one in every seed: do not rely on it."
-        )
-    if last.spearman < job.enough:
-        page.warnings.append(
-            f"The fit ranks mixtures it has not seen with a Spearman of {last.spearman:.3f}, under "
-            f"the {job.enough:g} asked for; more proxies, or longer ones, would help."
-        )
+    _warn(page, last.spearman, job.enough, check)
     _warn_of_rails(page, figures, check)
     _optimum(page, figures, surface)
     _check(page, check)
@@ -66,6 +58,18 @@ def write(
     links |= {f"check, seed {n}": f"check/seed-{n}/{REPORT}" for n in range(1, len(gains) + 1)}
     page.links("Reports of the steps", links)
     page.save(run.path(REPORT))
+
+
+def _warn(page: Report, spearman: float, enough: float, check: Check) -> None:
+    if check.wins < len(check.gains):
+        page.warnings.append(
+            "The proposed mixture does not beat the natural one in every seed: do not rely on it."
+        )
+    if spearman < enough:
+        page.warnings.append(
+            f"The fit ranks mixtures it has not seen with a Spearman of {spearman:.3f}, under "
+            f"the {enough:g} asked for; more proxies, or longer ones, would help."
+        )
 
 
 def _optimum(page: Report, figures: dict[str, Any], surface: Surface) -> None:

@@ -87,9 +87,14 @@ def weight_caps(
         seq_len: Tokens of a sequence in it; 0 counts tokens by themselves.
 
     Raises:
-        BadInputError: A domain is shorter than one sequence.
+        BadInputError: The sizes are shares, or a domain is shorter than one sequence.
     """
     held = np.array([float(sizes[name]) for name in names])
+    if held.sum() <= 1 + 1e-6:
+        raise BadInputError(
+            f"the tokens of all domains sum to {held.sum():g}: these are shares; caps need how "
+            "many tokens each domain has"
+        )
     if not seq_len:
         return np.asarray(np.minimum(epochs * held / tokens, 1.0))
     there = (held - 1) // seq_len

@@ -92,7 +92,8 @@ def judge(
     natural = np.array([figures["mixtures"]["natural"]["weights"][n] for n in surface.domains])
     value, gain = figures["mixtures"]["proposed"]["value"], figures["gain"]["mean"]
     rails = figures.get("rails", {})
-    promise = expected_improvement(objective, value, natural, caps, rails)
+    best = figures["mixtures"]["optimum"]["value"]
+    promise = expected_improvement(objective, best, natural, caps, rails)
     spearman, of_targets = held_out_spearman(objective)
     change = -1.0
     if before is not None:
@@ -100,16 +101,11 @@ def judge(
     little = tolerance * max(gain, 0.0)
     kept = bool(figures.get("rails_kept", True))
     settled = kept and (promise <= little or 0 <= change <= little)
+    stop = ""
     if spearman >= enough and settled:
-        over, why = True, "more proxies would not change the answer"
+        stop = "more proxies would not change the answer"
     elif used >= most:
-        over, why = True, LIMIT
-    elif spearman < enough:
-        over, why = False, f"the fit ranks below {enough:g}"
-    elif not kept:
-        over, why = False, "the proposal breaks a guard-rail"
-    else:
-        over, why = False, "the answer may still change"
+        stop = LIMIT
     return Round(
         folder=folder,
         proxies=used,
@@ -119,9 +115,15 @@ def judge(
         gain=gain,
         promise=promise,
         change=change,
-        over=over,
-        why=why,
+        over=bool(stop),
+        why=stop or _why_on(spearman, enough, kept),
     )
+
+
+def _why_on(spearman: float, enough: float, kept: bool) -> str:
+    if spearman < enough:
+        return f"the fit ranks below {enough:g}"
+    return "the answer may still change" if kept else "the proposal breaks a guard-rail"
 
 
 def _change(objective: Objective, before: Mapping[str, float], figures: dict[str, Any]) -> float:

@@ -17,7 +17,7 @@ from gristmill.core import io
 from gristmill.core.errors import BadInputError
 from gristmill.core.progress import Progress
 from gristmill.execution.hosting import fault_point
-from gristmill.execution.session import Execution, cluster_cpus, cluster_gpus
+from gristmill.execution.session import Execution, node_rooms
 from gristmill.mixing.proxy import DivergedError, Proxy, ProxyBench, Trial
 from gristmill.mixing.results import Result, file_name, load_results
 
@@ -55,7 +55,9 @@ class Sweep:
     retries: int = 2
     """How often a trial that raises, or whose process dies, is begun again."""
     asha: str = ""
-    """Target whose loss decides which trials end early, or `mean`. Empty: none do."""
+    """Target whose loss decides which trials end early, or `mean`. Empty: none do. ASHA compares a
+    trial with those that came before it, so which end early depends on how many run at once; one
+    that is trained to its end has the same losses whatever the others did."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,21 +176,30 @@ def require_room(cpus: float, gpus: float) -> None:
     """Refuse proxies that would wait for ever.
 
     Raises:
-        BadInputError: The cluster has no room for one.
+        BadInputError: No machine of the cluster has room for one.
     """
-    for what, asked, there in (("CPUs", cpus, cluster_cpus()), ("GPUs", gpus, cluster_gpus())):
-        if asked > there:
-            raise BadInputError(
-                f"a proxy asks for {asked:g} {what} and the cluster has {there}: it would wait for "
-                "ever; ask for less, or join a larger cluster with --address"
-            )
+    rooms = node_rooms()
+    if any(_fits(room, cpus, gpus) for room in rooms):
+        return
+    largest = ", ".join(f"{c:g} CPUs and {g:g} GPUs" for c, g in sorted(set(rooms), reverse=True))
+    raise BadInputError(
+        f"a proxy asks for {cpus:g} CPUs and {gpus:g} GPUs of one machine, and the cluster's have "
+        f"{largest or 'none'}: it would wait for ever; ask for less, or join a larger cluster with "
+        "--address"
+    )
+
+
+def _fits(room: tuple[float, float], cpus: float, gpus: float) -> int:
+    """Proxies at once on a machine of so many CPUs and GPUs. One never spans two GPUs."""
+    found = room[0] / cpus + 1e-6 if cpus else room[0]
+    if gpus:
+        found = min(found, room[1] * int(1 / gpus + 1e-6))
+    return int(found)
 
 
 def _width(sweep: Sweep, execution: Execution) -> int:
     """Trials at once. A bound of our own: idle actors that hold every CPU can hang Tune."""
-    room = int(cluster_cpus() / sweep.cpus) if sweep.cpus else cluster_cpus()
-    if sweep.gpus:
-        room = min(room, int(cluster_gpus() / sweep.gpus + 1e-6))
+    room = sum(_fits(one, sweep.cpus, sweep.gpus) for one in node_rooms())
     return max(min(execution.workers or room, room), 1)
 
 
@@ -201,11 +212,8 @@ def _tune(
 
     for name in ("ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # failures are told below, once
-    scheduler = (
-        ASHAScheduler(max_t=PIECES, grace_period=ASHA_GRACE, reduction_factor=ASHA_FACTOR)
-        if sweep.asha
-        else FIFOScheduler()
-    )
+    asha = {"max_t": PIECES, "grace_period": ASHA_GRACE, "reduction_factor": ASHA_FACTOR}
+    scheduler = ASHAScheduler(**asha) if sweep.asha else FIFOScheduler()
     watch = _watch(sweep, progress)
     trainable = tune.with_resources(
         tune.with_parameters(_trainable(), sweep=sweep), {"cpu": sweep.cpus, "gpu": sweep.gpus}

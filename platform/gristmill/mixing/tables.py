@@ -9,6 +9,7 @@ import csv
 import io as texts
 import logging
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from gristmill.regressors.base import Array
 
 INDEX = "index"
 SHOWN = 5
+SEPARATORS = (";", "\t", "|")
 SUM_TOLERANCE = 1e-6
 MOST_DRIFT = 0.01
 """No rounding excuses a sum further from 1 than this."""
@@ -63,17 +65,7 @@ def read_table(uri: str, what: str) -> Table:
     """
     where = io.redact(uri)
     header, lines = _lines(uri, where)
-    if INDEX not in header:
-        raise BadInputError(
-            f"{where} has no column {INDEX!r}; its columns are {_some(header)}. Name the rows in it"
-        )
-    if again := _repeated(header):
-        raise BadInputError(f"{where} has the column {again[0]!r} more than once")
-    names = [name for name in header if name != INDEX]
-    if not names:
-        raise BadInputError(f"{where} has no column of a {what} beside {INDEX!r}")
-    if "" in names:
-        raise BadInputError(f"{where}: a column has no name; give each {what} one")
+    names = _columns(header, where, what)
     if not lines:
         raise BadInputError(f"{where} has no rows")
     given, rows = [], []
@@ -84,17 +76,36 @@ def read_table(uri: str, what: str) -> Table:
             )
         cells = dict(zip(header, line, strict=True))
         given.append(_index_of(cells[INDEX], where, number))
-        rows.append([_number(cells[n], where, given[-1], what, n) for n in sorted(names)])
+        rows.append([_number(cells[n], where, given[-1], what, n) for n in names])
     if again := _repeated(given):
         raise BadInputError(f"{where} has the {INDEX} {_some(again)} more than once")
     order = sorted(range(len(given)), key=_row_keys(given).__getitem__)
     return Table(
         source=where,
         index=tuple(given[i] for i in order),
-        columns=tuple(sorted(names)),
+        columns=tuple(names),
         values=np.array(rows, np.float64)[order],
         given=tuple(given),
     )
+
+
+def _columns(header: Sequence[str], where: str, what: str) -> list[str]:
+    """The names beside the index, sorted."""
+    if INDEX not in header:
+        other = next((mark for mark in SEPARATORS if mark in "".join(header)), "")
+        hint = f" It seems to be separated by {other!r}: write commas" if other else ""
+        raise BadInputError(
+            f"{where} has no column {INDEX!r}; its columns are {_some(header)}. Name the rows in "
+            f"it.{hint}"
+        )
+    if again := _repeated(header):
+        raise BadInputError(f"{where} has the column {again[0]!r} more than once")
+    names = [name for name in header if name != INDEX]
+    if not names:
+        raise BadInputError(f"{where} has no column of a {what} beside {INDEX!r}")
+    if "" in names:
+        raise BadInputError(f"{where}: a column has no name; give each {what} one")
+    return sorted(names)
 
 
 def read_mixtures(uri: str) -> Table:
@@ -242,7 +253,7 @@ def _row_keys(given: Sequence[str]) -> list[tuple[int, int, str]]:
 
 
 def _repeated(names: Sequence[str]) -> list[str]:
-    return [name for name in dict.fromkeys(names) if list(names).count(name) > 1]
+    return [name for name, count in Counter(names).items() if count > 1]
 
 
 def _some(names: Sequence[str]) -> str:

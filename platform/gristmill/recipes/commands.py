@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 
 from gristmill import __version__
-from gristmill.core.cli import Command, guarded, invoke, parse, recipes_of, table
+from gristmill.core.cli import Command, act, guarded, invoke, parse, recipes_of, table
 
 COMMANDS: dict[str, dict[str, Command]] = {
     "pool": {
@@ -130,6 +130,41 @@ COMMANDS: dict[str, dict[str, Command]] = {
             job="gristmill.evaluation.lm.probe:ProbeJob",
         ),
     },
+    "cluster": {
+        "render": Command(
+            help="cluster files of a fleet: Ray on AWS, Google Cloud, Azure, Kubernetes, Slurm",
+            action="gristmill.clusters.render:RenderFleet",
+        ),
+        "validate": Command(
+            help="check cluster files against schemas and our rules",
+            action="gristmill.clusters.validate:ValidateFiles",
+        ),
+        "plan": Command(
+            help="hours, GPU-hours, cost, memory, disk and network of a job on a fleet",
+            action="gristmill.clusters.plan:PlanCapacity",
+        ),
+        "submit": Command(
+            help="send GROUP VERB to a cluster, follow its output, end with its exit code",
+            action="gristmill.recipes.submit:SubmitWords",
+        ),
+        "notices": Command(
+            help="on a machine that may be taken away: pass the provider's notice on to Ray",
+            action="gristmill.clusters.notices:HeedNotices",
+        ),
+    },
+    "run": {
+        "list": Command(
+            help="runs below a folder on any storage", action="gristmill.core.runs:ListRuns"
+        ),
+        "show": Command(
+            help="a run's config, events, outputs and the end of its log",
+            action="gristmill.core.runs:ShowRun",
+        ),
+        "watch": Command(
+            help="follow a run's figures and events until it ends",
+            action="gristmill.core.runs:WatchRun",
+        ),
+    },
     "demo": {
         "": Command(
             help="all tracks end to end on embedded data: CLIP, mixture, language model",
@@ -156,8 +191,9 @@ def overview() -> str:
     return (
         "usage: gristmill GROUP VERB [options]\n\n"
         f"{table(COMMANDS)}\n\n"
-        "Every command takes --help, --plan (say the cost and stop) and --overwrite.\n"
-        "The same command again resumes an unfinished run and returns at once for a finished one."
+        "Every command takes --help; those that make results take --plan (say the cost and stop)\n"
+        "and --overwrite. The same command again resumes an unfinished run and returns at once\n"
+        "for a finished one."
     )
 
 
@@ -188,6 +224,10 @@ def _usage(problem: str, word: str, known: Iterable[str]) -> int:
 
 def run_command(prog: str, command: Command, words: list[str]) -> int:
     """Parse the words after a verb, then plan or run the job."""
+    if command.action:
+        module, _, name = command.action.partition(":")
+        kind = getattr(importlib.import_module(module), name)
+        return act(kind, words, prog=prog, about=command.help)
     if command.job:
         module, _, name = command.job.partition(":")
         kind = getattr(importlib.import_module(module), name)

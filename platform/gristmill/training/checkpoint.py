@@ -2,6 +2,9 @@
 
 A file appears whole or not at all, so the newest one present is the place to resume from. Nothing
 else is needed: generators are reseeded from (seed, rank, epoch) at each epoch's start.
+
+When a machine is about to be taken away, `step_{n}.pt` is written after n steps, within an epoch.
+The next epoch's checkpoint replaces it.
 """
 
 import os
@@ -26,6 +29,26 @@ def epochs_done(folder: str) -> list[int]:
     return sorted(int(match.group(1)) for match in found if match)
 
 
+def step_done(folder: str) -> int:
+    """Steps of the newest checkpoint within an epoch; 0 if there is none."""
+    return max(_steps(folder), default=0)
+
+
+def _steps(folder: str) -> list[int]:
+    stems = (os.path.basename(uri) for uri in io.list_files(folder, ".pt"))
+    found = (re.fullmatch(r"step_(\d+)\.pt", stem) for stem in stems)
+    return [int(match.group(1)) for match in found if match]
+
+
+def save_step(folder: str, step: int, content: dict[str, Any]) -> None:
+    """Write a checkpoint within an epoch, after so many steps.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    _write(io.join(folder, f"step_{step}.pt"), content)
+
+
 def save(folder: str, epoch: int, content: dict[str, Any], *, keep: int) -> None:
     """Write the checkpoint of an epoch; with `keep`, remove all but the newest so many.
 
@@ -38,19 +61,25 @@ def save(folder: str, epoch: int, content: dict[str, Any], *, keep: int) -> None
     Raises:
         OSError: It cannot be written, as when the disk is full. torch hides that in its own error.
     """
+    _write(io.join(folder, f"epoch_{epoch}.pt"), {"epoch": epoch, **content})
+    for step in _steps(folder):
+        io.remove(io.join(folder, f"step_{step}.pt"))
+    if keep:
+        for old in epochs_done(folder)[:-keep]:
+            io.remove(io.join(folder, f"epoch_{old}.pt"))
+
+
+def _write(uri: str, content: dict[str, Any]) -> None:
     import torch
 
     try:
-        with io.open_write(io.join(folder, f"epoch_{epoch}.pt")) as file:
-            torch.save({"epoch": epoch, **content}, file)
+        with io.open_write(uri) as file:
+            torch.save(content, file)
     except RuntimeError as error:
         hidden = _os_error(error)
         if hidden is None:
             raise
         raise hidden from error
-    if keep:
-        for old in epochs_done(folder)[:-keep]:
-            io.remove(io.join(folder, f"epoch_{old}.pt"))
 
 
 def _os_error(error: BaseException) -> OSError | None:
@@ -67,9 +96,21 @@ def load(folder: str, epoch: int) -> dict[str, Any]:
     Raises:
         CorruptDataError: It cannot be read; the message names it.
     """
+    return _read(io.join(folder, f"epoch_{epoch}.pt"))
+
+
+def load_step(folder: str, step: int) -> dict[str, Any]:
+    """Read a checkpoint within an epoch back, as `load` does.
+
+    Raises:
+        CorruptDataError: It cannot be read; the message names it.
+    """
+    return _read(io.join(folder, f"step_{step}.pt"))
+
+
+def _read(uri: str) -> dict[str, Any]:
     import torch
 
-    uri = io.join(folder, f"epoch_{epoch}.pt")
     try:
         with io.open_read(uri) as file:
             data = torch.load(file, map_location="cpu", weights_only=True)

@@ -20,7 +20,8 @@ PROFILES = {
     "ViT-L-14": Profile(gflops=175.33, params=427.62e6, samples_per_second=71),
 }
 """GFLOPs and parameters: open_clip, docs/model_profile.csv. Speeds on A100-40G: B/16 and L/14 as
-users report them; B/32 from DataComp's own cost of `small`, 4 A100-hours for 12.8M samples."""
+users report them; B/32 from DataComp's cost of `small`, 4 A100-hours for 12.8M samples (from memory
+of arXiv:2304.14108, not checked)."""
 BACKWARD_AND_FORWARD = 3
 """Training costs three forward passes; recomputing checkpointed activations is not counted."""
 BYTES_PER_PARAM = 12

@@ -205,6 +205,7 @@ class TrainClipJob(Job):
 
     def _spec(self, run: Run, sources: list[Source], steps: Steps, precision: str) -> Any:
         from gristmill.training.data import StreamSpec
+        from gristmill.training.launch import announced
         from gristmill.training.loop import TrainSpec
 
         shards = tuple(shard.uri for source in sources for shard in source.shards)
@@ -228,6 +229,7 @@ class TrainClipJob(Job):
             checkpoints=run.path(checkpoint.FOLDER),
             keep_checkpoints=self.keep_checkpoints,
             comparable=self.comparable,
+            notice=announced,
         )
 
     def _conclude(self, run: Run) -> None:

@@ -198,7 +198,7 @@ class _Delivery:
 
     def __call__(self, record: dict[str, Any]) -> None:
         if record["kind"] == "saved":
-            return self._look_for(record["epoch"] + 1)
+            self._look_for(record["epoch"] + 1)
         try:
             self._on_record(record)
         except OSError as error:
@@ -320,3 +320,9 @@ def _first_line(error: BaseException) -> str:
     cause = next(iter(failures.values())) if failures else error
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     return lines[-1] if lines else repr(cause)
+
+
+def announced() -> bool:
+    """Whether Ray says that a node of this training will be taken away; rank 0's word, for all."""
+    ask = getattr(ray.train, "get_preemption_info", None)  # not in every Ray that we allow
+    return ask is not None and ask() is not None

@@ -28,6 +28,14 @@ from gristmill.training.steps import Steps
 Post = Callable[[dict[str, Any]], None]
 """Takes a record. When it returns from an `epoch` record, all records so far must be safe: the
 checkpoint written next is where a resume takes up the metrics too."""
+NOTICE_STEPS = 10
+"""Every so many steps the ranks ask whether a machine will be taken away: at the same steps, since
+the answer must be the same for all."""
+
+
+def never() -> bool:
+    """No machine is ever taken away."""
+    return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,19 +56,25 @@ class TrainSpec:
     """Folder URI."""
     keep_checkpoints: int
     comparable: bool
+    notice: Callable[[], bool] = never
+    """Whether a machine of this training will soon be taken away; all ranks get the same answer."""
 
 
 def train(spec: TrainSpec, place: Place, post: Post) -> None:
     """Train to the end. Records go to `post` on rank 0: `start`, `step`, `epoch`, `saved` kinds.
+
+    On a notice the training is saved where it stands. Whoever resumes there draws the epoch's
+    batches from their start, without training on those that were had, and goes on with the same.
 
     Raises:
         BadInputError: The data has nothing usable, or the loss is no longer a number.
         CorruptDataError: The newest checkpoint cannot be read.
     """
     trainee = clip.build(spec.scale, place, spec.steps, seed=spec.seed, precision=spec.precision)
-    first = _resume(spec, trainee, place)
+    begin = _resume(spec, trainee, place)
+    first, had = divmod(begin, spec.steps.per_epoch)
     tell: Post = post if place.rank == 0 else lambda _: None
-    tell({"kind": "start", "epoch": first, "step": first * spec.steps.per_epoch})
+    tell({"kind": "start", "epoch": first, "step": begin})
     epoch_now = SharedEpoch(first)
     drops = Drops(spec.data_name, len(spec.stream.shards))
     loader = make_loader(
@@ -76,7 +90,11 @@ def train(spec: TrainSpec, place: Place, post: Post) -> None:
         batches = iter(loader)  # draws the loader's seed, so before the reseeding
         if epoch:
             clip.random_seed(spec.seed + epoch * place.world_size, place.rank)
-        _epoch(spec, epoch, trainee, place, _guarded(batches, drops), tell)
+        batches = _guarded(batches, drops)
+        for _ in range(had * spec.accum_freq):
+            next(batches)
+        _epoch(spec, epoch, trainee, place, batches, tell, had=had)
+        had = 0
         totals = _sum_over_ranks(torch.tensor(drops.totals()), place)
         tell({"kind": "epoch", "epoch": epoch, **_drop_figures(totals - dropped)})
         dropped = totals
@@ -95,11 +113,14 @@ def _epoch(
     place: Place,
     batches: Iterator[Batch],
     tell: Post,
+    *,
+    had: int,
 ) -> None:
     stepper = Stepper(trainee, place, precision=spec.precision, grad_clip_norm=spec.grad_clip_norm)
-    clock = _Clock(spec.steps, first_step=spec.steps.per_epoch * epoch)
+    clock = _Clock(spec.steps, first_step=spec.steps.per_epoch * epoch + had)
+    saved = False
     trainee.model.train()
-    for i in range(spec.steps.per_epoch):
+    for i in range(had, spec.steps.per_epoch):
         step = spec.steps.per_epoch * epoch + i
         trainee.set_learning_rate(step)
         clock.start_data()
@@ -117,8 +138,22 @@ def _epoch(
                 | clock.figures(step)
             )
         fault_point(f"step:{step}:{place.rank}")
+        if (i + 1) % NOTICE_STEPS == 0 and not saved and spec.notice():
+            saved = True
+            _save_step(spec, step + 1, trainee, place, tell)
     for _ in batches:  # what is left when batches do not divide by accum_freq goes unused
         pass
+
+
+def _save_step(spec: TrainSpec, done: int, trainee: Trainee, place: Place, tell: Post) -> None:
+    """Save after so many steps; only as many ranks as now can resume there."""
+    if place.rank or done % spec.steps.per_epoch == 0:
+        return  # the end of an epoch is saved anyway
+    record = {"kind": "saved", "epoch": done // spec.steps.per_epoch - 1, "step": done}
+    tell({**record, "written": False})  # what a resume keeps of the metrics must be there
+    content = {**_content(spec, trainee), "world_size": place.world_size}
+    checkpoint.save_step(spec.checkpoints, done, content)
+    tell({**record, "written": True})
 
 
 def diverged(value: float, step: int, spec: TrainSpec) -> BadInputError:
@@ -182,20 +217,31 @@ def _guarded(batches: Iterator[Batch], drops: Drops) -> Iterator[Batch]:
 
 
 def _resume(spec: TrainSpec, trainee: Trainee, place: Place) -> int:
-    """Load the newest checkpoint, if any; epochs done. Rank 0 looks, so that all agree."""
-    found = [0]
-    if place.rank == 0:
-        found = checkpoint.epochs_done(spec.checkpoints)[-1:] or [0]
+    """Load the newest checkpoint, if any; steps done. Rank 0 looks, so that all agree."""
+    found = [_newest(spec, place)] if place.rank == 0 else [(0, 0)]
     if place.world_size > 1:
         torch.distributed.broadcast_object_list(found, src=0)
-    if not found[0]:
+    epoch, step = found[0]
+    if not epoch and not step:
         return 0
-    state = checkpoint.load(spec.checkpoints, found[0])
+    load = checkpoint.load_step if step else checkpoint.load
+    state = load(spec.checkpoints, step or epoch)
     trainee.bare.load_state_dict(state["state_dict"])
     trainee.optimizer.load_state_dict(state["optimizer"])
     if trainee.scaler is not None and "scaler" in state:
         trainee.scaler.load_state_dict(state["scaler"])
-    return found[0]
+    return step or epoch * spec.steps.per_epoch
+
+
+def _newest(spec: TrainSpec, place: Place) -> tuple[int, int]:
+    """Epochs done, and steps done if a checkpoint within the epoch after them fits."""
+    epoch = max(checkpoint.epochs_done(spec.checkpoints), default=0)
+    step = checkpoint.step_done(spec.checkpoints)
+    if step <= epoch * spec.steps.per_epoch:
+        return epoch, 0
+    # Another number of ranks would draw other batches.
+    same = checkpoint.load_step(spec.checkpoints, step)["world_size"] == place.world_size
+    return epoch, step if same else 0
 
 
 def _content(spec: TrainSpec, trainee: Trainee) -> dict[str, Any]:

@@ -1,0 +1,144 @@
+"""`cluster notices`: pass a cloud's word that it will take this machine on to Ray.
+
+Ray's autoscaler does not ask for it. Once told, Ray starts nothing new on the node, and Ray Train
+lets its ranks know, which then save where they stand. Each provider tells by its metadata service:
+
+- EC2: `spot/instance-action` appears two minutes before (User Guide, "Spot Instance interruption
+  notices"); the service wants a token of its own (IMDSv2).
+- Compute Engine: `instance/preempted` turns TRUE, 30 seconds before ("Spot VMs").
+- Azure: an event of type Preempt for this machine, at least 30 seconds before ("Scheduled Events").
+"""
+
+import datetime
+import email.utils
+import json
+import logging
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from gristmill.core.action import Action
+from gristmill.core.errors import BadInputError, RunError
+
+GRACE_SECONDS = 30
+"""What Google Cloud gives, which says no time; and the least of the others."""
+LINK_LOCAL = "http://169.254.169.254"
+SERVICES = {"aws": LINK_LOCAL, "gcp": "http://metadata.google.internal", "azure": LINK_LOCAL}
+TIMEOUT_SECONDS = 3.0
+ERRORS_TOLD = 12
+"""Every so many failed questions in a row one is logged."""
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeedNotices(Action):
+    """Wait for the provider's notice about this machine, tell Ray, and end."""
+
+    source: Literal["aws", "gcp", "azure"]
+    """Whose machine this is."""
+    every: float = 5.0
+    """Seconds between questions."""
+    service: str = ""
+    """The metadata service. Empty: the provider's."""
+    node: str = ""
+    """Id of the Ray node, in hex. Empty: the one on this machine."""
+
+    def act(self) -> int:
+        """Ask until there is a notice; tell Ray of it."""
+        if self.every <= 0:
+            raise BadInputError(f"every must be over 0, not {self.every}")
+        base, failed = self.service or SERVICES[self.source], 0
+        while True:
+            try:
+                seconds = ASK[self.source](base)
+                failed = 0
+            except (OSError, ValueError) as error:  # the service is restarting, or is not there
+                seconds = None
+                if failed % ERRORS_TOLD == 0:
+                    logger.warning("no answer of the metadata service: %s", error)
+                failed += 1
+            if seconds is not None:
+                drain(self.node, seconds)
+                logger.warning("this machine will be taken away in %d s; Ray knows", seconds)
+                return 0
+            time.sleep(self.every)
+
+
+def drain(node: str, seconds: int) -> None:
+    """Tell Ray that a node (empty: this one) will be gone in so many seconds.
+
+    Raises:
+        RunError: Ray did not take it.
+    """
+    words = [
+        str(Path(sys.executable).parent / "ray"), "drain-node",
+        "--reason", "DRAIN_NODE_REASON_PREEMPTION",
+        "--reason-message", "the provider takes this machine away",
+        "--deadline-remaining-seconds", str(seconds),
+        *(["--node-id", node] if node else []),
+    ]  # fmt: skip
+    done = subprocess.run(words, capture_output=True, text=True)
+    if done.returncode:
+        raise RunError(f"Ray did not take the notice: {done.stderr.strip()[-500:]}")
+
+
+def ask_aws(base: str) -> int | None:
+    """Seconds until EC2 takes this machine; None without a notice."""
+    lasting = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
+    token = _get(f"{base}/latest/api/token", lasting, method="PUT")
+    head = {"X-aws-ec2-metadata-token": token or ""}
+    text = _get(f"{base}/latest/meta-data/spot/instance-action", head)
+    if text is None:
+        return None
+    told = json.loads(text)
+    if told["action"] not in ("terminate", "stop", "hibernate"):
+        return None
+    return _until(datetime.datetime.fromisoformat(told["time"].replace("Z", "+00:00")))
+
+
+def ask_gcp(base: str) -> int | None:
+    """Seconds until Compute Engine takes this machine; None without a notice."""
+    head = {"Metadata-Flavor": "Google"}
+    told = _get(f"{base}/computeMetadata/v1/instance/preempted", head)
+    return GRACE_SECONDS if (told or "").strip() == "TRUE" else None
+
+
+def ask_azure(base: str) -> int | None:
+    """Seconds until Azure takes this machine; None without a notice."""
+    head = {"Metadata": "true"}
+    text = _get(f"{base}/metadata/scheduledevents?api-version=2020-07-01", head)
+    events = json.loads(text or "{}").get("Events", [])
+    taken = [event for event in events if event.get("EventType") == "Preempt"]
+    if not taken:
+        return None
+    where = f"{base}/metadata/instance/compute/name?api-version=2021-02-01&format=text"
+    name = (_get(where, head) or "").strip()
+    for event in taken:  # events of a scale set are told to all its machines
+        if name in event.get("Resources", []):
+            begins = event.get("NotBefore", "")
+            return _until(email.utils.parsedate_to_datetime(begins)) if begins else GRACE_SECONDS
+    return None
+
+
+ASK = {"aws": ask_aws, "gcp": ask_gcp, "azure": ask_azure}
+
+
+def _until(when: datetime.datetime) -> int:
+    return max(int((when - datetime.datetime.now(datetime.timezone.utc)).total_seconds()), 0)
+
+
+def _get(url: str, headers: dict[str, str], method: str = "GET") -> str | None:
+    """The answer; None for 404, which says that there is nothing to tell."""
+    request = urllib.request.Request(url, headers=headers, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
+            return str(answer.read().decode())
+    except urllib.error.HTTPError as error:
+        if error.code == 404:
+            return None
+        raise

@@ -1,0 +1,162 @@
+"""The jobs of the fault table: how each is made, when it is in the middle, and what it leaves.
+
+To add a row: a function that makes what the job reads and gives a Subject, and its name in SUBJECTS.
+"""
+
+import dataclasses
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from killing import markers
+from made_up import folder_bytes, write_numbered, write_pool
+
+from gristmill.core.job import run_job
+from gristmill.core.run import Run
+
+_CLIP = (
+    "clip train demo --allow-override --loader-workers 0 --num-checkpoints 3 --workers 2 "
+    "--max-failures 1 --train-num-samples 4800 --batch-size 16 --warmup 4"
+)
+_MIX = "mix proxies --steps 400 --batch-size 4 --seq-len 16 --lr 0.01 --max-epochs 99 --workers 2"
+sys.path.append(str(Path(__file__).parents[1] / "training"))  # for its maker of shards
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A job to be struck."""
+
+    title: str
+    words: tuple[object, ...]
+    """The command, but for its --out."""
+    half_way: Callable[[Path], bool]
+    """Whether the job in a folder is in the middle."""
+    outputs: Callable[[Path], object]
+    """What must be equal, whatever happened."""
+    worker: str
+    """Of the titles of Ray's processes, the worker's: a regular expression."""
+    ranks: bool = False
+    """Whether it needs both nodes to go on, so that it waits for another."""
+
+
+def pool_filter(folder):
+    """60 slices; each takes a moment, so that a fault finds it in the middle."""
+    write_numbered(folder / "pool", 60)
+    (folder / "asked").mkdir()
+    slow = f"python:group_filters:Logged(folder={folder}/asked, seconds=0.3)"
+    chosen = f"{slow} & python:group_filters:SameLetters(best_by=score)"
+
+    def outputs(out):
+        stats = re.sub(rb'"seconds": [\d.]+', b"", (out / "stats.json").read_bytes())
+        return (out / "subset.npy").read_bytes(), stats
+
+    return Subject(
+        title="pool filter, 6,000 rows in 60 slices",
+        words=("pool", "filter", chosen, "--pool", folder / "pool"),
+        half_way=lambda out: markers(out / ".work" / "judged") >= 15,
+        outputs=outputs,
+        worker=r"ray::(Host\.)?run",
+    )
+
+
+def pool_score(folder):
+    """A small CLIP over every picture of 24 shards."""
+    from training_shards import write_shards
+
+    from gristmill.recipes.train_clip import demo
+
+    write_pool(folder / "pool", shards=24, per_shard=100)
+    write_shards(folder / "data")
+    base = demo()
+    short = dataclasses.replace(base.scale, train_num_samples=64, batch_size=16, warmup=2)
+    fields = {"loader_workers": 0, "num_checkpoints": 1, "allow_override": True}
+    made = {"data": str(folder / "data"), "out": str(folder / "weights")}
+    run_job(dataclasses.replace(base, scale=short, **fields, **made))
+
+    return Subject(
+        title="pool score, 2,400 pairs in 24 shards",
+        words=(
+            *["pool", "score", "--arch", "gristmill-demo"],
+            "--pool",
+            folder / "pool",
+            "--weights",
+            folder / "weights",
+        ),
+        half_way=lambda out: markers(out / ".work" / "scored") >= 6,
+        outputs=lambda out: {part: folder_bytes(out / part) for part in ("metadata", "features")},
+        worker=r"ray::(Host\.)?run",
+    )
+
+
+def corpus_tokenize(folder):
+    """60 files of documents, by a BPE of their own."""
+    from made_corpora import texts, write_lines
+
+    from gristmill.corpora.ingest import IngestCorpusJob
+    from gristmill.corpora.train_tokenizer import TrainTokenizerJob
+
+    domains = []
+    for i in range(30):
+        write_lines(folder / f"d{i}.jsonl", texts(1500, seed=i, words=90))
+        domains.append(f"d{i}={folder}/d{i}.jsonl")
+    corpus, tokenizer = str(folder / "corpus"), str(folder / "bpe")
+    run_job(IngestCorpusJob(domains=tuple(domains), out=corpus))
+    run_job(TrainTokenizerJob(corpus=corpus, vocab_size=400, out=tokenizer))
+    return Subject(
+        title="corpus tokenize, 45,000 documents in 30 domains",
+        words=("corpus", "tokenize", "--corpus", corpus, "--tokenizer", tokenizer),
+        half_way=lambda out: markers(out / ".work" / "tokenized") >= 10,
+        outputs=lambda out: (folder_bytes(out / "tokens"), (out / "corpus.json").read_bytes()),
+        worker=r"ray::(Host\.)?run",
+    )
+
+
+def clip_train(folder):
+    """Two ranks, a checkpoint every 100 steps."""
+    from training_shards import write_shards
+
+    from gristmill.training.checkpoint import load
+
+    write_shards(folder / "data")
+
+    def outputs(out):
+        run = Run(str(out))
+        losses = [line["loss"] for line in run.metrics() if line["kind"] == "step"]
+        state = load(run.path("checkpoints"), 3)["state_dict"]
+        return losses, {name: value.numpy().tobytes() for name, value in state.items()}
+
+    return Subject(
+        title="clip train, 300 steps on two ranks, 3 checkpoints",
+        words=(*_CLIP.split(), "--data", folder / "data"),
+        half_way=lambda out: (out / "checkpoints" / "epoch_1.pt").exists(),
+        outputs=outputs,
+        worker=r"ray::_?RayTrainWorker",
+        ranks=True,
+    )
+
+
+def mix_proxies(folder):
+    """8 small language models, one a CPU."""
+    from made_proxies import write_corpus, write_design, write_model
+
+    (folder / "tokens").mkdir()
+    corpus = write_corpus(folder / "tokens")
+    design, model = write_design(folder, 8), write_model(folder)
+    return Subject(
+        title="mix proxies, 8 proxies",
+        words=(*_MIX.split(), "--design", design, "--corpora", corpus, "--preset", model),
+        half_way=lambda out: markers(out / "results") >= 2,
+        outputs=lambda out: (out / "losses.csv").read_bytes(),
+        worker=r"ray::\w*(Trial|Trainable|Proxies|ImplicitFunc)",
+    )
+
+
+SUBJECTS = {
+    "filter": pool_filter,
+    "score": pool_score,
+    "tokenize": corpus_tokenize,
+    "clip": clip_train,
+    "mix": mix_proxies,
+}

@@ -1,0 +1,142 @@
+"""Notices of the three clouds, from a server on loopback that answers as theirs do."""
+
+import datetime
+import email.utils
+import json
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from killing import environment
+
+from gristmill.clusters.notices import ASK, GRACE_SECONDS
+from gristmill.recipes.commands import main
+
+TESTS = Path(__file__).parents[1]
+SOON = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=90)
+EVENTS = "/metadata/scheduledevents?api-version=2020-07-01"
+NAME = "/metadata/instance/compute/name?api-version=2021-02-01&format=text"
+
+
+class Service(BaseHTTPRequestHandler):
+    """Answers known paths to those who know its rules; nothing else is there."""
+
+    def do_PUT(self):
+        lasting = self.headers.get("X-aws-ec2-metadata-token-ttl-seconds")
+        self._say(200 if lasting else 400, "the-token")
+
+    def do_GET(self):
+        path, heads = self.path, self.headers
+        allowed = {
+            "/lat": heads.get("X-aws-ec2-metadata-token") == "the-token",
+            "/com": heads.get("Metadata-Flavor") == "Google",
+            "/met": heads.get("Metadata") == "true",
+        }
+        if not allowed.get(path[:4]):
+            self._say(401, "")
+        else:
+            said = self.server.answers.get(path)
+            self._say(404 if said is None else 200, said or "")
+
+    def _say(self, code, text):
+        self.send_response(code)
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def service():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Service)
+    server.answers = {}
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+def preempt(*names):
+    event = {"EventType": "Preempt", "NotBefore": email.utils.format_datetime(SOON, usegmt=True)}
+    return json.dumps({"Events": [{"EventType": "Freeze"}, {**event, "Resources": names}]})
+
+
+NOTICES = {
+    "aws": {
+        "/latest/meta-data/spot/instance-action": json.dumps(
+            {"action": "terminate", "time": SOON.strftime("%Y-%m-%dT%H:%M:%SZ")}
+        )
+    },
+    "gcp": {"/computeMetadata/v1/instance/preempted": "TRUE"},
+    "azure": {EVENTS: preempt("one", "two"), NAME: "two"},
+}
+NONE = {
+    "aws": {},
+    "gcp": {"/computeMetadata/v1/instance/preempted": "FALSE"},
+    "azure": {EVENTS: preempt("one", "three"), NAME: "two"},
+}
+
+
+@pytest.mark.parametrize("cloud", ASK)
+def test_each_clouds_notice_is_understood(service, cloud):
+    server, base = service
+    server.answers = NONE[cloud]
+    assert ASK[cloud](base) is None
+    server.answers = NOTICES[cloud]
+    seconds = ASK[cloud](base)
+    assert seconds == GRACE_SECONDS if cloud == "gcp" else 60 < seconds <= 90
+
+
+def test_questions_that_cannot_be_are_refused(capsys):
+    assert main(["cluster", "notices", "--source", "aws", "--every", "0"]) == 1
+    assert "every must be over 0" in capsys.readouterr().err
+
+
+DRAINING = """
+import json, sys, ray
+ray.init(address=sys.argv[1], log_to_driver=False)
+print(json.dumps(sorted(ray._private.state.state.get_draining_nodes())))
+print(json.dumps([n["NodeID"] for n in ray.nodes()
+                  if n["Alive"] and "node:__internal_head__" not in n["Resources"]]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_ray_is_told_of_a_notice(service):
+    server, base = service
+    env = environment()
+    host = subprocess.Popen(
+        [sys.executable, TESTS / "two_node_host.py"],
+        env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        address = next(line.strip() for line in host.stdout if line[0].isdigit())
+
+        def look():
+            words = [sys.executable, "-c", DRAINING, address]
+            said = subprocess.check_output(words, env=env, text=True, timeout=60)
+            return [json.loads(line) for line in said.splitlines()[-2:]]
+
+        none, (node,) = look()
+        assert none == []
+        words = ["--source", "aws", "--service", base, "--every", "0.2", "--node", node]
+        watcher = subprocess.Popen(
+            [sys.executable, "-m", "gristmill", "cluster", "notices", *words],
+            env={**env, "RAY_ADDRESS": address}, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        time.sleep(2)
+        assert watcher.poll() is None
+        server.answers = NOTICES["aws"]
+        _, said = watcher.communicate(timeout=60)
+        assert watcher.returncode == 0, said
+        assert "will be taken away" in said
+        draining, there = look()
+        assert node in draining or node not in there, "an idle node goes at once"
+    finally:
+        host.stdin.close()
+        host.wait(60)
