@@ -1,6 +1,7 @@
 """DeepSpeed's stages against plain torch, and checkpoints from any of them in any other."""
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from lm_training import (
@@ -43,14 +44,18 @@ def close(found, expected, tolerance):
     assert worst < tolerance, f"{worst} apart"
 
 
-@pytest.fixture(scope="module")
-def runs(plain, corpus, tmp_path_factory):
+@pytest.fixture(
+    scope="module",
+    params=[STAGES[1::2], pytest.param(STAGES[::2], marks=pytest.mark.slow)],
+    ids="-".join,
+)
+def runs(request, plain, corpus, tmp_path_factory):
     """Of each stage, by one pair of ranks: a whole run; one with a guard that finds many steps bad;
     one that goes on from plain torch's checkpoint."""
     pytest.importorskip("deepspeed")
     folder = tmp_path_factory.mktemp("runs")
     specs = {}
-    for name in STAGES:
+    for name in request.param:
         specs[name, "whole"] = spec_for(corpus, folder / name, engine=name)
         specs[name, "guarded"] = spec_for(
             corpus, folder / f"g-{name}", engine=name, guard=JUMPY, optimization=SLOW, steps=16
@@ -58,44 +63,46 @@ def runs(plain, corpus, tmp_path_factory):
         specs[name, "resumed"] = spec_for(corpus, folder / f"r-{name}", engine=name)
         shutil.copytree(plain[1] / "step-00000008", folder / f"r-{name}" / "step-00000008")
     found = train_ranks(2, list(specs.values()), DS_ACCELERATOR="cpu")
-    return dict(zip(specs, found, strict=True)), folder
+    return SimpleNamespace(
+        stages=request.param, records=dict(zip(specs, found, strict=True)), folder=folder
+    )
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_every_stage_takes_the_steps_of_plain_torch(plain, runs, stage):
+def test_every_stage_takes_the_steps_of_plain_torch(plain, runs):
     """24 steps in float32 with the same global batch, gradients accumulated over three micro-batches
     on each of two ranks."""
-    records = runs[0][stage, "whole"]
-    close(losses(records), losses(plain[0]), 1e-4)
-    assert orders(records) == orders(plain[0])
-    close(norms(records), norms(plain[0]), 1e-3)
-    mine, theirs = (of_kind(r, "validation")[-1]["loss"] for r in (records, plain[0]))
-    close(mine, theirs, 1e-4)
+    for stage in runs.stages:
+        records = runs.records[stage, "whole"]
+        close(losses(records), losses(plain[0]), 1e-4)
+        assert orders(records) == orders(plain[0])
+        close(norms(records), norms(plain[0]), 1e-3)
+        mine, theirs = (of_kind(r, "validation")[-1]["loss"] for r in (records, plain[0]))
+        close(mine, theirs, 1e-4)
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_goes_on_from_plain_torchs_checkpoint(plain, runs, stage):
-    records = runs[0][stage, "resumed"]
-    assert of_kind(records, "start")[0]["step"] == 8
-    close(losses(records), {s: v for s, v in losses(plain[0]).items() if s >= 8}, 1e-4)
+def test_a_stage_goes_on_from_plain_torchs_checkpoint(plain, runs):
+    for stage in runs.stages:
+        records = runs.records[stage, "resumed"]
+        assert of_kind(records, "start")[0]["step"] == 8
+        close(losses(records), {s: v for s, v in losses(plain[0]).items() if s >= 8}, 1e-4)
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_plain_torch_goes_on_from_a_stages_checkpoint(plain, runs, corpus, stage):
-    shutil.rmtree(runs[1] / stage / "step-00000024")
-    again = train_here(spec_for(corpus, runs[1] / stage))
-    assert of_kind(again, "start")[0]["step"] == 16
-    close(losses(again), {s: v for s, v in losses(plain[0]).items() if s >= 16}, 1e-4)
+def test_plain_torch_goes_on_from_a_stages_checkpoint(plain, runs, corpus):
+    for stage in runs.stages:
+        shutil.rmtree(runs.folder / stage / "step-00000024")
+        again = train_here(spec_for(corpus, runs.folder / stage))
+        assert of_kind(again, "start")[0]["step"] == 16
+        close(losses(again), {s: v for s, v in losses(plain[0]).items() if s >= 16}, 1e-4)
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_every_stage_leaves_out_the_same_bad_steps(runs, corpus, tmp_path, stage):
+def test_every_stage_leaves_out_the_same_bad_steps(runs, corpus, tmp_path):
     expected = train_here(spec_for(corpus, tmp_path, guard=JUMPY, optimization=SLOW, steps=16))
-    records = runs[0][stage, "guarded"]
     bad = [record["step"] for record in of_kind(expected, "guard")]
     assert 0 < len(bad) < 12
-    assert [record["step"] for record in of_kind(records, "guard")] == bad
-    close(losses(records), losses(expected), 1e-4)
+    for stage in runs.stages:
+        records = runs.records[stage, "guarded"]
+        assert [record["step"] for record in of_kind(records, "guard")] == bad
+        close(losses(records), losses(expected), 1e-4)
 
 
 @pytest.mark.slow
