@@ -29,7 +29,8 @@ def run(out, heading):
         f"{_proxy(out)}. Gains are of the mean loss of all domains, in nats a token; measured is the natural "
         "mixture's less the proposed one's, trained anew with three other seeds. "
         f"Search {KILLED} had its driver killed (SIGKILL) once half its proxies were trained; the same command "
-        "then went on.",
+        "then went on. How far a proposal is eased (docs/decisions/0010-eased-proposals.md) was settled on the "
+        "proxies of seed 0 with four seeds of the check, so the other searches are the cleaner evidence.",
         "",
         "| seed | proxies | stopped because | held-out Spearman | expected gain | measured gains | beats random "
         "| minutes to the proposal | minutes in all |",

@@ -24,7 +24,7 @@ def rehash(folder):
         "events.jsonl",
     }
     names = [str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()]
-    names = [n for n in names if n not in skip and not n.startswith(".")]
+    names = [n for n in names if n not in skip and not n.startswith((".", "logs/"))]
     files = {n: {"sha256": sha(folder / n), "bytes": (folder / n).stat().st_size} for n in names}
     edit(folder / "submission.json", lambda d: d.update(files=files))
     hashes = {n: f["sha256"] for n, f in files.items()}
