@@ -77,6 +77,15 @@ def test_a_run_keeps_its_log_and_events_with_itself(folder, caplog):
     assert "resumed" in [e["event"] for e in read_events(f"{folder}/b")]
 
 
+def test_what_a_killed_worker_left_half_written_is_gone_in_the_end(tmp_path):
+    with Run(str(tmp_path / "a")).open(TellJob(out=str(tmp_path / "a"))) as run:
+        io.write_bytes(run.path("part", "x.bin"), b"whole")
+        half = tmp_path / "a" / "part" / ".y.bin.0123456789ab.tmp"
+        half.write_bytes(b"ha")
+        run.finish()
+    assert not half.exists() and (tmp_path / "a" / "part" / "x.bin").exists()
+
+
 def test_a_request_that_is_refused_leaves_no_trace(folder):
     with pytest.raises(BadInputError):
         run_job(TellJob(out=f"{folder}/a", end="refuse"))

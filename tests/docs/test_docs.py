@@ -34,6 +34,16 @@ def test_commands_named_exist(page):
         assert verb in COMMANDS[group], f"{group} {verb}"
 
 
+def test_the_fault_table_has_every_fault_for_every_job():
+    page = (ROOT / "docs" / "results" / "faults.md").read_text()
+    cells = re.findall(r"^\| (\w+ \w+), [^|]+ \| ([^|]+) \| ([^|]+) \|", page, re.M)
+    jobs = {job for job, _, _ in cells}
+    assert jobs >= {"pool filter", "pool score", "corpus tokenize", "clip train", "mix proxies"}
+    faults = {fault for _, fault, _ in cells}
+    assert len(faults) == 4 and len(cells) == len(jobs) * len(faults)
+    assert all(outcome.startswith("same outputs") for _, _, outcome in cells)
+
+
 def blocks(page, language):
     return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.S)
 

@@ -261,6 +261,7 @@ class Run:
     def finish(self) -> None:
         """Write `DONE`, the manifest, then remove the scratch folder."""
         self.flush()
+        io.sweep_asides(self.uri)  # of workers that were killed while this process was not
         for name in (REPORT,):
             if io.exists(self.path(name)):
                 self.add_output(name)

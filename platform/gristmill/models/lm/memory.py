@@ -112,10 +112,10 @@ def _activations(
     """
     width, hidden = config.width, config.ffn_hidden
     heads = (2 * config.num_heads + 2 * config.kv_heads) * config.head_size  # q, k, v, output
-    inner = (1 + config.series) * hidden + (hidden if "glu" in config.feed_forward else 0)
-    branches = config.series * hidden if config.series > 1 else 0  # each branch's input
+    # A series keeps no more than a plain activation: its backward makes the branches again.
+    inner = 2 * hidden + (hidden if "glu" in config.feed_forward else 0)
     paths = 2 * config.shortcuts * (config.width // config.shortcut_reduction)
-    block = 2 * 4 * width + size * (2 * width + heads + inner + hidden + branches + paths)
+    block = 2 * 4 * width + size * (2 * width + heads + inner + hidden + paths)
     if config.attention != "softmax" or config.normalizer != "sum":
         block += 3 * size * config.num_heads * seq_len
     outside = (4 + size) * width  # the last residual stream and its norm
