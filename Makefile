@@ -22,10 +22,10 @@ demo: $(STAMP)  ## all tracks on embedded data, about eleven minutes on two core
 	$(BIN)/gristmill demo --out runs/demo
 
 test: $(STAMP)  ## the test suite, under ten minutes on two cores
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(STAMP)  ## the checks that take minutes each
-	$(BIN)/python -m pytest -m slow --timeout 1500
+	$(BIN)/python -m pytest -m slow --timeout 1500 -n 2 --dist worksteal
 
 test-long: $(STAMP)  ## the README's tour, a quarter of an hour; not part of CI
 	$(BIN)/python -m pytest -m long --timeout 3000
