@@ -178,7 +178,8 @@ def test_pool_and_run_on_object_storage(bucket, tmp_path):
     local, _ = run(str(tmp_path), ClipScore(fraction=0.3), tmp_path / "o")
     assert fs.cat(f"{bucket}/o/subset.npy") == local
     names = {n.rsplit("/", 1)[-1] for n in fs.ls(f"{bucket}/o")}
-    assert names == {"config.json", "env.json", "DONE", "report.html", "stats.json", "subset.npy"}
+    kept = {"config.json", "env.json", "DONE", "report.html", "stats.json", "subset.npy"}
+    assert names == {*kept, "events.jsonl", "logs"}
 
 
 def test_two_jobs_in_one_session_never_share_a_worker(made, tmp_path):

@@ -22,8 +22,9 @@ from gristmill.execution.work import Slice, SliceFailedError, SliceWorker
 __all__ = ["Slice", "SliceFailedError", "SliceWorker", "committed", "map_slices"]
 
 READ_MARKERS_AT_ONCE = 16
+BEGUN = "begun"
+"""Lies in a ledger that slices may write to."""
 logger = logging.getLogger(__name__)
-
 
 _ERRORS: dict[str, type[GristmillError]] = {
     "corrupt": CorruptDataError,
@@ -68,6 +69,8 @@ def map_slices(
     if already:
         logger.info("%s: %s %s were done before", title, f"{already:,}", unit)
     total = already + sum(p.weight for p in pending)
+    if pending:  # slices in flight may write after one has ended the run: its folder is claimed
+        io.write_bytes(io.join(ledger, BEGUN), b"")
     with Progress(title, total, unit, done=already) as progress:
         for outcome in outcomes(pending, Host(worker, ledger, skip_corrupt), execution):
             if "error" in outcome:
