@@ -115,7 +115,7 @@ def test_a_filter_is_submitted_followed_and_done_on_s3(laptop, bucket, tmp_path)
     assert status == 2 and "fraction" in said, "the job's own exit code comes back"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_search_is_submitted_and_done_on_s3(laptop, bucket, tmp_path):
     (tmp_path / "c").mkdir()

@@ -67,7 +67,7 @@ def test_the_filter_guide_works_as_written(tmp_path):
     assert "caption_long" in (tmp_path / "OUT" / "report.html").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_the_guide_to_filters_runs_as_written(tmp_path):
     rows = {}
@@ -89,7 +89,7 @@ def test_the_guide_to_filters_runs_as_written(tmp_path):
         assert (out / "DONE").exists() and (out / "report.html").exists(), line
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_the_guides_to_corpora_and_mixtures_run_as_written(tmp_path):
     for name in ("corpora", "mixtures"):
@@ -116,7 +116,7 @@ def test_the_readmes_tour_runs_as_written(tmp_path):
     assert (tmp_path / "runs" / "tour" / "bundle" / "MANIFEST").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_the_guide_to_language_models_runs_as_written(tmp_path):
     guide = ROOT / "docs" / "guides" / "lm-training.md"

@@ -244,7 +244,7 @@ def test_a_killed_rank_changes_nothing(same_as_undisturbed, shards, tmp_path):
     same_as_undisturbed(tmp_path / "run")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_driver_changes_nothing(same_as_undisturbed, shards, tmp_path):
     log = open(tmp_path / "log", "wb")  # noqa: SIM115 - outlives this block
     driver = subprocess.Popen(
@@ -271,7 +271,7 @@ def test_a_killed_driver_changes_nothing(same_as_undisturbed, shards, tmp_path):
     assert json.loads((tmp_path / "run" / "DONE").read_text())["summary"]["samples_seen"] == 192
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("megabytes", [20])
 def test_a_full_disk_ends_it_at_once_and_the_same_command_resumes(shards, tmp_path, megabytes):
     """A real file system too small for the first checkpoint, in a namespace of the command's own."""
