@@ -20,6 +20,10 @@ _CLIP = (
     "clip train demo --allow-override --loader-workers 0 --num-checkpoints 3 --workers 2 "
     "--max-failures 1 --train-num-samples 4800 --batch-size 16 --warmup 4"
 )
+_LM = (
+    "lm train --mixture uniform --steps 3000 --batch-size 12 --lr 1e-3 --max-epochs 99 --workers 2 "
+    "--validation-sequences 5 --checkpoint-every 500 --max-failures 1"
+)
 _MIX = "mix proxies --steps 400 --batch-size 4 --seq-len 16 --lr 0.01 --max-epochs 99 --workers 2"
 sys.path.append(str(Path(__file__).parents[1] / "training"))  # for its maker of shards
 
@@ -137,6 +141,38 @@ def clip_train(folder):
     )
 
 
+def lm_train(folder):
+    """Two ranks, a checkpoint every 500 steps."""
+    from lm_training import MODEL, write_small_tokens
+
+    from gristmill.core import io
+    from gristmill.core.config import to_dict
+    from gristmill.training.lm import checkpoint
+
+    (folder / "t").mkdir()
+    write_small_tokens(folder / "t", train=60_000)
+    io.write_json(str(folder / "model.json"), to_dict(MODEL))
+
+    def outputs(out):
+        lines = [line for line in Run(str(out)).metrics() if line["kind"] == "step"]
+        where = str(out / "checkpoints")
+        manifest = checkpoint.read_manifest(where, 3000, model=MODEL)
+        weights = {
+            name: state.param.numpy().tobytes()
+            for name, state in checkpoint.read_states(where, 3000, manifest)
+        }
+        return [(line["step"], line["loss"], line["order"]) for line in lines], weights
+
+    return Subject(
+        title="lm train, 3,000 steps on two ranks, 6 checkpoints",
+        words=(*_LM.split(), "--corpora", folder / "t", folder / "model.json"),
+        half_way=lambda out: bool(checkpoint.steps_done(str(out / "checkpoints"))),
+        outputs=outputs,
+        worker=r"ray::_?RayTrainWorker",
+        ranks=True,
+    )
+
+
 def mix_proxies(folder):
     """8 small language models, one a CPU."""
     from made_proxies import write_corpus, write_design, write_model
@@ -158,5 +194,6 @@ SUBJECTS = {
     "score": pool_score,
     "tokenize": corpus_tokenize,
     "clip": clip_train,
+    "lm": lm_train,
     "mix": mix_proxies,
 }

@@ -94,6 +94,8 @@ def test_each_clouds_notice_is_understood(service, cloud):
 def test_questions_that_cannot_be_are_refused(capsys):
     assert main(["cluster", "notices", "--source", "aws", "--every", "0"]) == 1
     assert "every must be over 0" in capsys.readouterr().err
+    assert main(["cluster", "notices", "--source", "kubernetes", "--grace", "0"]) == 1
+    assert "grace must be 1 or more" in capsys.readouterr().err
 
 
 DRAINING = """
@@ -107,7 +109,8 @@ print(json.dumps([n["NodeID"] for n in ray.nodes()
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_ray_is_told_of_a_notice(service):
+@pytest.mark.parametrize("source", ["aws", "kubernetes"])
+def test_ray_is_told_of_a_notice(service, source):
     server, base = service
     env = environment()
     host = subprocess.Popen(
@@ -124,7 +127,8 @@ def test_ray_is_told_of_a_notice(service):
 
         none, (node,) = look()
         assert none == []
-        words = ["--source", "aws", "--service", base, "--every", "0.2", "--node", node]
+        words = ["--source", source, "--service", base, "--every", "0.2", "--node", node]
+        words += ["--grace", "15"]
         watcher = subprocess.Popen(
             [sys.executable, "-m", "gristmill", "cluster", "notices", *words],
             env={**env, "RAY_ADDRESS": address}, stderr=subprocess.PIPE, text=True,
@@ -132,11 +136,16 @@ def test_ray_is_told_of_a_notice(service):
         time.sleep(2)
         assert watcher.poll() is None
         server.answers = NOTICES["aws"]
-        _, said = watcher.communicate(timeout=60)
-        assert watcher.returncode == 0, said
-        assert "will be taken away" in said
+        if source == "aws":
+            _, said = watcher.communicate(timeout=60)
+            assert watcher.returncode == 0, said
+            assert "will be taken away" in said
+        else:
+            time.sleep(6)
+            assert watcher.poll() is None, "a pod is left its time"
         draining, there = look()
         assert node in draining or node not in there, "an idle node goes at once"
+        assert watcher.wait(60) == 0
     finally:
         host.stdin.close()
         host.wait(60)

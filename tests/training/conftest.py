@@ -35,7 +35,8 @@ def train_here(model_folder, tmp_path):
 
     from gristmill.training.clip import Place
     from gristmill.training.data import StreamSpec
-    from gristmill.training.loop import TrainSpec, never, train
+    from gristmill.training.loop import TrainSpec, train
+    from gristmill.training.place import never
     from gristmill.training.scales import Scale
     from gristmill.training.shards import resolve
     from gristmill.training.steps import count_steps

@@ -22,6 +22,8 @@ from gristmill.core import io
 from gristmill.core.errors import BadInputError, CorruptDataError, RunError
 from gristmill.training.lm import checkpoint, loop
 from gristmill.training.lm.guard import Guard
+from gristmill.training.lm.loop import train
+from gristmill.training.place import Place
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +104,36 @@ def test_the_order_is_another_for_another_seed_or_text(whole, corpus, tmp_path):
     changed = write_small_tokens(tmp_path / "t", train=20_001)
     other = train_here(spec_for(changed, tmp_path / "b", steps=1))
     assert orders(other)[0] != orders(whole[0])[0]
+
+
+def test_a_notice_is_saved_at_once_and_gone_on_from(whole, corpus, tmp_path, monkeypatch):
+    """Checkpoints come every 8 steps; the notice is there when it is asked for the third time."""
+    monkeypatch.setattr(loop, "NOTICE_SECONDS", 0.0)
+    asked = []
+
+    def notice():
+        asked.append(True)
+        return len(asked) == 3
+
+    place = Place(rank=0, world_size=1, device=torch.device("cpu"))
+    records = []
+
+    def post(record):
+        records.append(record)
+        if record["kind"] == "step" and record["step"] == 6:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        train(spec_for(corpus, tmp_path), place, post, notice=notice)
+    assert len(asked) == 3, "once saved, it asks no more"
+    [said] = of_kind(records, "notice")
+    assert said["step"] == 3
+    again = train_here(spec_for(corpus, tmp_path))
+    assert of_kind(again, "start")[0]["step"] == 3
+    expected = {s: v for s, v in losses(whole[0]).items() if s >= 3}
+    assert losses(again) == expected
+    assert orders(again)[23] == orders(whole[0])[23]
+    assert same(states(whole[1])[0], states(tmp_path)[0])
 
 
 def test_only_so_many_checkpoints_are_kept(corpus, tmp_path):

@@ -7,6 +7,8 @@ lets its ranks know, which then save where they stand. Each provider tells by it
   notices"); the service wants a token of its own (IMDSv2).
 - Compute Engine: `instance/preempted` turns TRUE, 30 seconds before ("Spot VMs").
 - Azure: an event of type Preempt for this machine, at least 30 seconds before ("Scheduled Events").
+- Kubernetes asks nobody: whoever empties a node deletes its pods, and a pod's preStop hook, which is
+  this command, runs before its processes are told to end ("Container Lifecycle Hooks").
 """
 
 import datetime
@@ -30,6 +32,7 @@ GRACE_SECONDS = 30
 LINK_LOCAL = "http://169.254.169.254"
 SERVICES = {"aws": LINK_LOCAL, "gcp": "http://metadata.google.internal", "azure": LINK_LOCAL}
 TIMEOUT_SECONDS = 3.0
+DRAIN_SECONDS = 25
 ERRORS_TOLD = 12
 """Every so many failed questions in a row one is logged."""
 logger = logging.getLogger(__name__)
@@ -39,19 +42,27 @@ logger = logging.getLogger(__name__)
 class HeedNotices(Action):
     """Wait for the provider's notice about this machine, tell Ray, and end."""
 
-    source: Literal["aws", "gcp", "azure"]
-    """Whose machine this is."""
+    source: Literal["aws", "gcp", "azure", "kubernetes"]
+    """Whose machine this is. kubernetes: the pod is ending; tell Ray at once, then wait."""
     every: float = 5.0
     """Seconds between questions."""
     service: str = ""
     """The metadata service. Empty: the provider's."""
     node: str = ""
     """Id of the Ray node, in hex. Empty: the one on this machine."""
+    grace: int = 90
+    """Seconds that a pod is left; its terminationGracePeriodSeconds must be longer."""
 
     def act(self) -> int:
         """Ask until there is a notice; tell Ray of it."""
         if self.every <= 0:
             raise BadInputError(f"every must be over 0, not {self.every}")
+        if self.grace < 1:
+            raise BadInputError(f"grace must be 1 or more, not {self.grace}")
+        if self.source == "kubernetes":
+            drain(self.node, self.grace)
+            time.sleep(self.grace)  # the pod's processes are told to end when its hook has ended
+            return 0
         base, failed = self.service or SERVICES[self.source], 0
         while True:
             try:
@@ -82,7 +93,10 @@ def drain(node: str, seconds: int) -> None:
         "--deadline-remaining-seconds", str(seconds),
         *(["--node-id", node] if node else []),
     ]  # fmt: skip
-    done = subprocess.run(words, capture_output=True, text=True)
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=DRAIN_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise RunError(f"Ray did not take the notice in {DRAIN_SECONDS} s") from error
     if done.returncode:
         raise RunError(f"Ray did not take the notice: {done.stderr.strip()[-500:]}")
 

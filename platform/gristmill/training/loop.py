@@ -20,7 +20,7 @@ from gristmill.training import checkpoint, clip
 from gristmill.training.clip import Trainee
 from gristmill.training.data import StreamSpec, make_loader
 from gristmill.training.drops import REASONS, Drops
-from gristmill.training.place import Place
+from gristmill.training.place import Place, never
 from gristmill.training.scales import Scale
 from gristmill.training.step import Batch, Stepper
 from gristmill.training.steps import Steps
@@ -31,11 +31,6 @@ checkpoint written next is where a resume takes up the metrics too."""
 NOTICE_STEPS = 10
 """Every so many steps the ranks ask whether a machine will be taken away: at the same steps, since
 the answer must be the same for all."""
-
-
-def never() -> bool:
-    """No machine is ever taken away."""
-    return False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,3 +14,8 @@ class Place:
     rank: int
     world_size: int
     device: "torch.device"
+
+
+def never() -> bool:
+    """No machine is ever taken away."""
+    return False

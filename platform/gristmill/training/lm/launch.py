@@ -8,7 +8,7 @@ import ray
 import ray.train
 
 from gristmill.core.errors import RunError
-from gristmill.training.launch import place_ranks, run_ranks
+from gristmill.training.launch import announced, place_ranks, run_ranks
 from gristmill.training.lm import checkpoint
 from gristmill.training.lm.loop import LmSpec, Post
 from gristmill.training.lm.placement import Placement
@@ -60,7 +60,7 @@ def launch(
 def _train(spec: LmSpec, place: Place, post: Post) -> None:
     from gristmill.training.lm.loop import train
 
-    train(spec, place, post)
+    train(spec, place, post, notice=announced)
 
 
 class FailureReport(ray.train.UserCallback):

@@ -6,6 +6,7 @@ Everything but weights and moments is a function of the step (rate, data, random
 
 import copy
 import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,8 +27,10 @@ from gristmill.training.lm.engine import EngineSpec, make_engine, shares, with_m
 from gristmill.training.lm.guard import Guard
 from gristmill.training.lm.universal import is_universal, read_universal, updates_applied
 from gristmill.training.lm.validation import Validation
-from gristmill.training.place import Place
+from gristmill.training.place import Place, never
 
+NOTICE_SECONDS = 2.0
+"""How often the ranks ask whether a machine will be taken away; all wait for each other then."""
 Post = Callable[[dict[str, Any]], None]
 
 
@@ -56,22 +59,29 @@ class LmSpec:
     keep_checkpoints: int
 
 
-def train(spec: LmSpec, place: Place, post: Post) -> None:
+def train(spec: LmSpec, place: Place, post: Post, *, notice: Callable[[], bool] = never) -> None:
     """Train to the end. Records go to `post` on rank 0: start, step, validation, guard, saved.
+
+    `notice` says whether a machine of this training will soon be taken away, the same to all ranks
+    when each has asked; then a checkpoint is written at once, and training goes on.
 
     Raises:
         BadInputError: Corpus, mixture or checkpoint cannot be right.
         CorruptDataError: The newest checkpoint cannot be read.
         RunError: The loss diverged again and again.
     """
-    Trainer(spec, place, post).run()
+    Trainer(spec, place, post, notice=notice).run()
 
 
 class Trainer:
     """One rank's training."""
 
-    def __init__(self, spec: LmSpec, place: Place, post: Post) -> None:
+    def __init__(
+        self, spec: LmSpec, place: Place, post: Post, *, notice: Callable[[], bool] = never
+    ) -> None:
         self.spec, self.place = spec, place
+        self._notice, self._noticed = notice, False
+        self._asked, self._unasked = time.monotonic(), 0.0
         self._tell: Post = post if place.rank == 0 else lambda _: None
         corpus = TokenCorpus(*spec.corpora)
         stream = TokenStream(
@@ -115,7 +125,7 @@ class Trainer:
                 fault_point(f"step:{step}:{self.place.rank}")
                 if last or self._due(self.spec.validation_every):
                     self._validate()
-                if last or self._due(self.spec.checkpoint_every):
+                if last or self._due(self.spec.checkpoint_every) or self._given_notice():
                     self._save()
         self._batches.close()
         self._writer.close()
@@ -124,6 +134,15 @@ class Trainer:
 
     def _due(self, every: int) -> bool:
         return bool(every) and self.now.step % every == 0
+
+    def _given_notice(self) -> bool:
+        """Whether a notice came; true once. Every rank asks after the same steps."""
+        if self._noticed or self._unasked < NOTICE_SECONDS * self.place.world_size:
+            return False
+        self._noticed, self._asked = self._notice(), time.monotonic()
+        if self._noticed:
+            self._tell({"kind": "notice", "step": self.now.step})
+        return self._noticed
 
     def _marks(self) -> dict[str, Any]:
         return {"step": self.now.step, "position": self.now.position, "events": self.now.events}
@@ -173,7 +192,8 @@ class Trainer:
             last = i + 1 == len(pieces)
             total = total.to(loss.device) + loss.detach()
             if last:
-                [value] = batches.sum_over_ranks([total.item()], torch.float64, self.place)
+                mine = [total.item(), time.monotonic() - self._asked]
+                value, self._unasked = batches.sum_over_ranks(mine, torch.float64, self.place)
                 fault = self.spec.guard.fault(value, self.now.recent)
             self.engine.backward(loss, last=last, discard=bool(fault))
         return value, fault

@@ -1,5 +1,6 @@
 """Rank 0's records become the run's metrics, a progress line, and TensorBoard's curves if asked."""
 
+import logging
 from typing import Any
 
 from gristmill.core import io
@@ -7,7 +8,7 @@ from gristmill.core.errors import BadInputError, MissingExtraError
 from gristmill.core.progress import Progress
 from gristmill.core.run import Run
 
-STEP_KINDS = ("step", "validation")
+logger = logging.getLogger(__name__)
 
 
 class Recorder:
@@ -29,6 +30,11 @@ class Recorder:
             self._progress = Progress(self._title, total, "tokens", done=self._seen)
         if kind == "saved":
             self._run.flush()  # what a resume keeps must be there if the driver dies
+            self._run.event("checkpoint", step=record["step"])
+            return
+        if kind == "notice":
+            self._run.event("notice", step=record["step"], why="a machine will be taken away")
+            logger.warning("a machine will be taken away; saving after step %d", record["step"])
             return
         self._run.log(**record)
         if kind == "step" and self._progress is not None:
