@@ -7,7 +7,7 @@ lets its ranks know, which then save where they stand. Each provider tells by it
   notices"); the service wants a token of its own (IMDSv2).
 - Compute Engine: `instance/preempted` turns TRUE, 30 seconds before ("Spot VMs").
 - Azure: an event of type Preempt for this machine, at least 30 seconds before ("Scheduled Events").
-- Kubernetes asks nobody: whoever empties a node deletes its pods, and a pod's preStop hook, which is
+- Kubernetes is not asked: whoever empties a node deletes its pods, and their preStop hook, which is
   this command, runs before its processes are told to end ("Container Lifecycle Hooks").
 """
 
