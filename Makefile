@@ -25,7 +25,7 @@ test: $(STAMP)  ## the test suite, under ten minutes on two cores
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(STAMP)  ## the checks that take minutes each
-	$(BIN)/python -m pytest -m slow --timeout 1500 -n 2 --dist worksteal
+	$(BIN)/python -m pytest -m "slow and not long" --timeout 1500 -n 2 --dist worksteal
 
 test-long: $(STAMP)  ## the README's tour, the guides and a few more, half an hour; not part of CI
 	$(BIN)/python -m pytest -m long --timeout 3000

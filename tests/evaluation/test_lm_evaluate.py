@@ -187,7 +187,7 @@ def test_a_loss_that_is_no_number_is_an_error(world, tmp_path):
         run_job(job(world, tmp_path / "o", model=str(tmp_path / "m"), domains=("bread",)))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_evaluation_goes_on_with_the_next_domain(world, tmp_path):
     out, log = tmp_path / "o", tmp_path / "log"
     write_corpus(tmp_path / "more", domains=tuple("abcdefgh"), validation=900)

@@ -95,7 +95,7 @@ def test_the_report_tells_all(finished):
         assert title in page
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_search_with_a_higher_limit_goes_on(ray_cluster, corpus, tmp_path):
     few = {"first": 8, "batch": 3, "enough": 1.0, "check_random": 0, "check_seeds": 1}
     few |= {"targets": ("prose",), "guard": ("prose",)}

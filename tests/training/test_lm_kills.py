@@ -107,6 +107,7 @@ def test_an_elastic_run_takes_what_there_is(world, undisturbed, tmp_path):
     same(out, undisturbed)
 
 
+@pytest.mark.long
 def test_workers_that_die_again_and_again_end_it(world, tmp_path):
     """Before the first checkpoint there is no progress, so each death counts."""
     out, log = tmp_path / "run", tmp_path / "log"

@@ -120,13 +120,13 @@ def test_a_finished_training_whose_report_was_lost_only_reports(undisturbed, sha
     job = job_for(shards, undisturbed.uri, workers=2)
     before = losses(undisturbed)
     gio.remove(undisturbed.path("DONE"))
-    started = time.monotonic()
+    starts = [line for line in undisturbed.metrics() if line["kind"] == "run"]
     assert losses(run_job(job)) == before
-    assert time.monotonic() - started < 10
+    assert [line for line in undisturbed.metrics() if line["kind"] == "run"] == starts
     assert undisturbed.done() is not None
 
 
-@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.long), 2])
 def test_an_error_about_the_data_reaches_the_driver_as_it_was(ray_cluster, tmp_path, workers):
     junk = {f"{i}.{end}": b"junk" for i in range(100) for end in ("jpg", "txt")}
     write_tar(tmp_path / "junk" / "0.tar", junk)
