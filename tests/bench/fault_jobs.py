@@ -21,7 +21,7 @@ _CLIP = (
     "--max-failures 1 --train-num-samples 4800 --batch-size 16 --warmup 4"
 )
 _LM = (
-    "lm train --mixture uniform --steps 3000 --batch-size 12 --lr 1e-3 --max-epochs 99 --workers 2 "
+    "--mixture uniform --steps 3000 --batch-size 12 --lr 1e-3 --max-epochs 99 --workers 2 "
     "--validation-sequences 5 --checkpoint-every 500 --max-failures 1"
 )
 _MIX = "mix proxies --steps 400 --batch-size 4 --seq-len 16 --lr 0.01 --max-epochs 99 --workers 2"
@@ -165,7 +165,7 @@ def lm_train(folder):
 
     return Subject(
         title="lm train, 3,000 steps on two ranks, 6 checkpoints",
-        words=(*_LM.split(), "--corpora", folder / "t", folder / "model.json"),
+        words=("lm", "train", folder / "model.json", "--corpora", folder / "t", *_LM.split()),
         half_way=lambda out: bool(checkpoint.steps_done(str(out / "checkpoints"))),
         outputs=outputs,
         worker=r"ray::_?RayTrainWorker",

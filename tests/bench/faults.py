@@ -119,8 +119,8 @@ to those of an undisturbed run on the same two nodes. *driver kill -9*: the comm
 -9*: one Ray process that does the job's work. *{LOST_NODE}*: the second node and all its processes
 vanish; {REPLACED_SECONDS:.0f} s later another comes. *notice*: the provider says {NOTICE_SECONDS} s before that it will take the
 node (`ray drain-node`, reason preemption). Time lost is the wall time beyond the undisturbed run's, the
-second start included: a start takes 5 to 40 s here, whatever the job's size. `clip train` runs with
-`--max-failures 1`.
+second start included: a start takes 5 to 40 s here, whatever the job's size. `clip train` and `lm train`
+run with `--max-failures 1`.
 
 | job | fault | outcome | undisturbed | time lost |
 | --- | --- | --- | --- | --- |
