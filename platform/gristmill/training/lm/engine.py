@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+BUCKET_NUMBERS = 1 << 24
+"""Gradients summed at once, 64 MiB in float32: enough that a step's many small ones cost little."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +146,7 @@ class TorchEngine(Engine):
     def __init__(self, model: Decoder, spec: EngineSpec, place: Place) -> None:
         super().__init__(model, spec, place)
         self._params = trained_parameters(model)
+        self._buckets = buckets_of(list(self._params.values()))
         fused = place.device.type == "cuda"
         self._optimizer = make_optimizer(model, spec.optimization, fused=fused)
 
@@ -157,8 +160,7 @@ class TorchEngine(Engine):
         """See Engine."""
         (loss * float("nan") if discard else loss).backward()
         if last and self.place.world_size > 1:
-            for parameter in self._params.values():
-                torch.distributed.all_reduce(parameter.grad)
+            sum_gradients(self._buckets)
 
     def step(self, lr: float) -> float:
         """See Engine."""
@@ -191,6 +193,60 @@ class TorchEngine(Engine):
 
     def _fused(self) -> bool:
         return bool(self._optimizer.defaults["fused"])
+
+
+def buckets_of(parameters: list[torch.nn.Parameter]) -> list[list[torch.nn.Parameter]]:
+    """Neighbours together, up to BUCKET_NUMBERS in each; the same after every start."""
+    found: list[list[torch.nn.Parameter]] = []
+    room = 0
+    for parameter in parameters:
+        if parameter.numel() > room:
+            found.append([])
+            room = BUCKET_NUMBERS
+        found[-1].append(parameter)
+        room -= parameter.numel()
+    return found
+
+
+def sum_gradients(buckets: list[list[torch.nn.Parameter]]) -> None:
+    """Add up gradients over all ranks, a bucket at a time, the next one under way meanwhile.
+
+    torch's DistributedDataParallel lays its buckets out anew after the first step, so that a resume
+    would add in another order than the run without a break.
+    """
+    before: _Sum | None = None
+    for bucket in buckets:
+        now = _Sum(bucket)
+        if before is not None:
+            before.finish()
+        before = now
+    if before is not None:
+        before.finish()
+
+
+class _Sum:
+    """The sum over all ranks of a bucket's gradients, from its start on."""
+
+    def __init__(self, bucket: list[torch.nn.Parameter]) -> None:
+        self._gradients = [_gradient(parameter) for parameter in bucket]
+        [first, *more] = self._gradients
+        self._flat = torch.cat([g.flatten() for g in self._gradients]) if more else first
+        self._work = torch.distributed.all_reduce(self._flat, async_op=True)
+
+    def finish(self) -> None:
+        """Wait, and put the sums where the gradients were."""
+        self._work.wait()
+        if self._flat is self._gradients[0]:
+            return
+        parts = self._flat.split([g.numel() for g in self._gradients])
+        for gradient, part in zip(self._gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+
+def _gradient(parameter: torch.nn.Parameter) -> Tensor:
+    gradient = parameter.grad
+    assert gradient is not None, "every parameter has part in the loss"
+    return gradient
 
 
 def fresh_state(parameter: Tensor, applied: int, *, fused: bool) -> dict[str, Tensor]:
