@@ -33,6 +33,7 @@ LINK_LOCAL = "http://169.254.169.254"
 SERVICES = {"aws": LINK_LOCAL, "gcp": "http://metadata.google.internal", "azure": LINK_LOCAL}
 TIMEOUT_SECONDS = 3.0
 DRAIN_SECONDS = 25
+"""How long Ray may take to hear of it; with a pod's grace it must fit what Kubernetes grants."""
 ERRORS_TOLD = 12
 """Every so many failed questions in a row one is logged."""
 logger = logging.getLogger(__name__)
