@@ -54,7 +54,7 @@ def test_what_a_person_wrote_is_left_alone(tmp_path, capsys):
         ("bucket: s3://example-bucket/gristmill", "bucket: /data", "bucket: '/data' must be a URI"),
         ("name: gristmill\n", "name: Grist mill\n", "name: 'Grist mill' holds a character"),
         ("group: train-h100", "group: train-b200", "job.group: kubernetes has no group 'train-b200'"),
-        ("ranks: 16", "ranks: 12", "job.ranks: 12 ranks do not fill nodes of 8 GPUs"),
+        ("--workers 16\n  group: train-h100\n  ranks: 16", "--workers 12\n  group: train-h100\n  ranks: 12", "job.ranks: 12 ranks do not fill nodes of 8 GPUs"),
         ("--workers 16", "--workers $(nproc)", "job.command: "),
         ("gpu: H100-80GB, max", "gpu: H100, max", "no GPU 'H100'; perhaps H100-80GB"),
     ],
