@@ -205,8 +205,8 @@ def _check_job(checked: Checked, document: dict[str, Any], spec: dict[str, Any])
     if not 0 <= job.get("backoffLimit", -1) <= MOST_RETRIES:
         checked.wrong(
             f"{place}.backoffLimit",
-            f"{job.get('backoffLimit', 'missing')}: each retry builds the whole cluster anew, for a typo "
-            f"too; say 1, {MOST_RETRIES} at most",
+            f"{job.get('backoffLimit', 'missing')}: each retry builds the whole cluster anew, "
+            f"for a typo too; say 1, {MOST_RETRIES} at most",
         )
     if at(job, "submitterPodTemplate"):
         check_pod(checked, f"{place}.submitterPodTemplate", job["submitterPodTemplate"])

@@ -95,7 +95,7 @@ class Head:
     memory_gib: int = 32
     """Kubernetes: memory of the pod."""
     selector: dict[str, str] = field(default_factory=dict)
-    """Kubernetes: labels of the nodes it may run on: none with GPUs, none that may be taken away."""
+    """Kubernetes: labels of the nodes it may run on: no GPUs, none that may be taken away."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,8 +115,8 @@ class Aws:
     """Allows all traffic among its own members, in both directions (EFA asks for both), and nothing
     from elsewhere. Ray's default would open SSH to the world."""
     repository: str = ""
-    """Name of the images' repository in the account's own registry; the roles may then pull from it.
-    Empty: they lie elsewhere."""
+    """Name of the images' repository in the account's own registry; the roles may then pull from
+    it. Empty: they lie elsewhere."""
     scratch: str = "/opt/dlami/nvme"
     """Where the machine image mounts the GPU machines' NVMe disks; empty: nowhere."""
     head: Head

@@ -180,7 +180,8 @@ def _warn_of_slow_gradients(checked: Checked, fleet: Fleet) -> None:
             if group.fast_network and (holds.cards or holds.gvnics or holds.rdma):
                 checked.warn(
                     "images.gpu_base",
-                    f"{BASE!r} has no NCCL plugin, so {cloud}.groups.{name} and its like exchange gradients "
-                    "over TCP, not over the fast network that they pay for; name an image that has it",
+                    f"{BASE!r} has no NCCL plugin, so {cloud}.groups.{name} and its like exchange "
+                    "gradients over TCP, not over the fast network they pay for; name an image "
+                    "that has it",
                 )
                 return
