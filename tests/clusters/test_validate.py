@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from broken_cluster_files import BROKEN
 
+from gristmill.clusters.rules import is_secret
 from gristmill.clusters.validate import findings_of, validate
 from gristmill.recipes.commands import main
 
@@ -97,3 +98,22 @@ def test_what_costs_money_or_speed_is_a_warning_and_no_failure(tmp_path, capsys)
 
 def test_every_file_says_with_what_it_was_checked():
     assert all(c.means for c in validate((str(ROOT / "cluster"),)))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "secret"),
+    [
+        ("AWS_SECRET_ACCESS_KEY", "wJalrXUtn", True),
+        ("WANDB_API_KEY", "abc", True),
+        ("HF_TOKEN", "hf_x", True),
+        ("ENCRYPTION_KEY", "abc", True),
+        ("DB_PASSWORD", "$(cat /run/x)", False),
+        ("RAY_AUTH_MODE", "token", False),
+        ("RAY_AUTH_TOKEN_PATH", "/run/token", False),
+        ("TOKENIZERS_PARALLELISM", "false", False),
+        ("MAX_TOKENS", "4096", False),
+        ("MONKEY", "yes", False),
+    ],
+)
+def test_a_secret_is_told_from_a_setting_by_its_name(name, value, secret):
+    assert is_secret(name, value) == secret

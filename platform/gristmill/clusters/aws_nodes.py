@@ -1,5 +1,6 @@
 """Checks of EC2's machines: closed, encrypted, with all their cards, by EC2's own model."""
 
+import functools
 from typing import Any
 
 from gristmill.clusters.findings import Checked, at, near
@@ -80,17 +81,24 @@ def _check_disk(checked: Checked, place: str, disk: dict[str, Any]) -> None:
         )
 
 
+@functools.cache
+def _run_instances() -> Any:
+    """The shape of RunInstances' input, read once: it takes a second."""
+    import botocore.loaders
+    import botocore.model
+
+    model = botocore.loaders.Loader().load_service_model("ec2", "service-2")
+    return botocore.model.ServiceModel(model).operation_model("RunInstances").input_shape
+
+
 def check_by_botocore(checked: Checked, data: dict[str, Any]) -> None:
     """EC2's own model of RunInstances, as botocore ships it: no network is used."""
     try:
-        import botocore.loaders
-        import botocore.model
         import botocore.validate
     except ImportError:
         checked.left_out.append("EC2's model of a machine: pip install 'gristmill[cluster]'")
         return
-    model = botocore.loaders.Loader().load_service_model("ec2", "service-2")
-    shape = botocore.model.ServiceModel(model).operation_model("RunInstances").input_shape
+    shape = _run_instances()
     for name, group in data.get("available_node_types", {}).items():
         place = f"available_node_types.{name}.node_config"
         wanted = dict(group.get("node_config", {}), MinCount=1, MaxCount=1)

@@ -209,7 +209,7 @@ def _check_job(checked: Checked, document: dict[str, Any], spec: dict[str, Any])
             f"for a typo too; say 1, {MOST_RETRIES} at most",
         )
     if at(job, "submitterPodTemplate"):
-        check_pod(checked, f"{place}.submitterPodTemplate", job["submitterPodTemplate"])
+        _check_template(checked, f"{place}.submitterPodTemplate", job["submitterPodTemplate"])
     groups = spec.get("workerGroupSpecs", [])
     gpus = sum(
         int(amount(g["template"], GPU)) * g.get("replicas", g["minReplicas"]) for g in groups

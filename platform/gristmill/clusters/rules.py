@@ -14,7 +14,11 @@ SECRETS = {
     "a password": r"(?i)\b(?:password|passwd|secret_access_key|client_secret)"
     r"\s*[=:]\s*[\"']?[^\s\"'{}$<]{6,}",
 }
-SECRET_NAME = re.compile(r"(?i)(?:secret|passw(?:or)?d|token|credential|api_?key|access_?key)")
+SECRET_NAME = re.compile(
+    r"(?i)(?:secret|passw(?:or)?d|credentials?|(?:^|_)token|(?:api|access|private)_?key|(?:^|_)key$)"
+    r"(?:_|$)"
+)
+HARMLESS = re.compile(r"(?i)(?:true|false|\d+)?")
 PLACE_NAME = re.compile(r"(?i)(?:_path|_file|_url|_mode|_dir)$")
 """Names that hold where a secret lies, not the secret."""
 AUTHENTICATION_OFF = re.compile(
@@ -55,7 +59,8 @@ def is_secret(name: str, value: object) -> bool:
     return bool(
         SECRET_NAME.search(name)
         and not PLACE_NAME.search(name)
-        and value not in (None, "", "token")
+        and value is not None
+        and not HARMLESS.fullmatch(str(value))
         and not str(value).startswith("$")
     )
 
