@@ -35,7 +35,7 @@ address=$(srun --nodes=1 --ntasks=1 --nodelist="$first" hostname --ip-address | 
 # Head and workers in one step: when the command ends, Ray ends on every node, with its exit code.
 srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --kill-on-bad-exit=1 \
     ray symmetric-run --address "$address:$((20000 + SLURM_JOB_ID % 20000))" \
-    --min-nodes "$SLURM_JOB_NUM_NODES" --dashboard-host=127.0.0.1 \
+    --min-nodes "$SLURM_JOB_NUM_NODES" --dashboard-host=127.0.0.1 --metrics-export-port=8080 \
     --num-cpus=192 --num-gpus=8 \
     --temp-dir="/tmp/ray-$SLURM_JOB_ID" -- \
     env RAY_ADDRESS=auto gristmill clip train small --data s3://example-bucket/gristmill/shards --out s3://example-bucket/gristmill/train1 --workers 16

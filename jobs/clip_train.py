@@ -1,10 +1,8 @@
-"""`gristmill clip train` as a Ray job, for a cluster that is already up.
+"""Job: gristmill clip train.
 
-    ray job submit --working-dir . \
-        --runtime-env-json '{"env_vars": {"PYTHONPATH": "platform"}}' -- \
-        python jobs/clip_train.py small --data s3://pool/shards --out s3://runs/small-1
-
-Takes the same words as the command; the same words again resume.
+ray job submit --working-dir . --runtime-env jobs/runtime_env.yaml -- \\
+    python jobs/clip_train.py small --data s3://bucket/shards \\
+    --workers 8 --out s3://bucket/train
 """
 
 import sys

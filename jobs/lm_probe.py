@@ -1,7 +1,8 @@
 """Job: gristmill lm probe.
 
 ray job submit --working-dir . --runtime-env jobs/runtime_env.yaml -- \\
-    python jobs/lm_probe.py --help
+    python jobs/lm_probe.py s3://bucket/lm-1 \\
+    --corpora s3://bucket/tokens --out s3://bucket/lm-1-probes
 """
 
 import sys

@@ -148,3 +148,27 @@ def test_the_guides_table_is_what_plans_say():
         where = site(job, group="train-h100", nodes=16)
         hours = [s * where.gpus / 3600 for s in estimate(job, where).seconds]
         assert [f"{h:,.1f}" for h in hours] == [least, most], job
+
+
+def test_the_guides_price_is_invented_and_gives_the_cost_shown(tmp_path, capsys):
+    guide = (FLEET.parents[1] / "docs" / "guides" / "capacity.md").read_text()
+    assert "**invented**" in guide
+    (group,) = re.findall(r"^train-h100: (\{.*\})$", guide, re.M)
+    data = yaml.safe_load(FLEET.read_text())
+    data["aws"]["groups"]["train-h100"] = yaml.safe_load(group)
+    (tmp_path / "my-fleet.yaml").write_text(yaml.safe_dump(data))
+    words = re.search(r"\$ gristmill (cluster plan .*)", guide)[1].split()
+    words[words.index("my-fleet.yaml")] = str(tmp_path / "my-fleet.yaml")
+    assert main(words) == 0
+    shown = re.search(r"^  cost .*$", guide, re.M)[0]
+    assert shown in capsys.readouterr().out.splitlines()
+
+
+def test_every_rate_is_counted_somewhere():
+    package = FLEET.parents[1] / "platform" / "gristmill" / "clusters"
+    code = "".join(p.read_text() for p in package.glob("*.py"))
+    for one in all_rates():
+        group, _, _ = one.name.partition(".")
+        assert f'"{one.name}"' in code or f'f"{group}.' in code, (
+            f"{one.name} is printed and not counted"
+        )

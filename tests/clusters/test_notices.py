@@ -107,12 +107,24 @@ print(json.dumps([n["NodeID"] for n in ray.nodes()
 """
 
 
+WORKING = """
+import sys, time, ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as At
+ray.init(address=sys.argv[1], log_to_driver=False)
+work = ray.remote(lambda: time.sleep(120))
+work.options(scheduling_strategy=At(sys.argv[2], soft=False)).remote()
+time.sleep(3)
+print("works", flush=True)
+time.sleep(120)
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("source", ["aws", "kubernetes"])
+@pytest.mark.parametrize("source", ["aws", "kubernetes", "kubernetes, idle"])
 def test_ray_is_told_of_a_notice(service, source):
     server, base = service
-    env = environment()
+    env, worker = environment(), None
     host = subprocess.Popen(
         [sys.executable, TESTS / "two_node_host.py"],
         env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -127,12 +139,20 @@ def test_ray_is_told_of_a_notice(service, source):
 
         none, (node,) = look()
         assert none == []
+        source, _, idle = source.partition(", ")
+        if source == "kubernetes" and not idle:
+            words = [sys.executable, "-c", WORKING, address, node]
+            worker = subprocess.Popen(words, env=env, stdout=subprocess.PIPE, text=True)
+            assert "works" in worker.stdout.read(6)
         words = ["--source", source, "--service", base, "--every", "0.2", "--node", node]
-        words += ["--grace", "15"]
+        words += ["--grace", "20"]
         watcher = subprocess.Popen(
             [sys.executable, "-m", "gristmill", "cluster", "notices", *words],
             env={**env, "RAY_ADDRESS": address}, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
+        if idle:  # a scale-down: nothing to save, so nothing is waited for
+            assert watcher.wait(14) == 0, watcher.stderr.read()
+            return
         time.sleep(2)
         assert watcher.poll() is None
         server.answers = NOTICES["aws"]
@@ -147,5 +167,7 @@ def test_ray_is_told_of_a_notice(service, source):
         assert node in draining or node not in there, "an idle node goes at once"
         assert watcher.wait(60) == 0
     finally:
+        if worker is not None:
+            worker.kill()
         host.stdin.close()
         host.wait(60)

@@ -101,7 +101,7 @@ def train_clip(scale: Scale, site: Site) -> Estimate:
         memory=memory,
         disk=((f"{CHECKPOINTS} checkpoints", CHECKPOINTS * checkpoint_bytes(scale.model)),),
         network=(("reading shards, at most", samples / seconds[0] * images.low),),
-        rates=(speed, images, rate("clip.evaluation")),
+        rates=(speed, images),
         warnings=tuple(warnings),
     )
 

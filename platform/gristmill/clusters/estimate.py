@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from gristmill.clusters.fleet import Group
 from gristmill.clusters.machines import Machine, gpu
 from gristmill.clusters.rates import Rate
+from gristmill.clusters.sites import Group
 from gristmill.core.plan import human_bytes, human_seconds
 
 FITS = 0.9

@@ -1,5 +1,7 @@
 """What a check found, and the file it looked at."""
 
+import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +29,8 @@ class Checked:
     name: str
     text: str
     findings: list[Finding] = field(default_factory=list)
+    warnings: list[Finding] = field(default_factory=list)
+    """What may be meant, and costs money or speed: told, and no failure."""
     means: list[str] = field(default_factory=list)
     """What the file was checked with."""
     left_out: list[str] = field(default_factory=list)
@@ -35,6 +39,10 @@ class Checked:
     def wrong(self, place: str, problem: str) -> None:
         """Note a finding."""
         self.findings.append(Finding(file=self.name, field=place, problem=problem))
+
+    def warn(self, place: str, problem: str) -> None:
+        """Note a warning."""
+        self.warnings.append(Finding(file=self.name, field=place, problem=problem))
 
     def line_of(self, position: int) -> str:
         """The line that a position of the text is in."""
@@ -48,6 +56,12 @@ def check_schema(checked: Checked, schema: dict[str, Any], data: Any, place: str
     for error in jsonschema.Draft7Validator(schema).iter_errors(data):
         where = ".".join(map(str, error.absolute_path))
         checked.wrong(f"{place}.{where}".strip(".") or "the file", error.message[:300])
+
+
+def near(word: str, known: Iterable[str]) -> str:
+    """A hint at the nearest of some known words; empty where none is near."""
+    found = difflib.get_close_matches(word, list(known), n=1)
+    return f"; perhaps {found[0]}" if found else ""
 
 
 def at(data: Any, path: str, default: Any = None) -> Any:

@@ -6,7 +6,7 @@ import types
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from gristmill.clusters.fleet import PLAIN, Fleet
-from gristmill.clusters.machines import machine
+from gristmill.clusters.fleet_rules import check_fleet
 from gristmill.core import io
 from gristmill.core.errors import BadInputError
 
@@ -25,26 +25,10 @@ def load(uri: str) -> Fleet:
         raise BadInputError(f"{io.redact(uri)} is not YAML: {error}") from error
     try:
         fleet: Fleet = _build(Fleet, data, "")
-        for cloud in ("aws", "gcp", "azure"):
-            site = getattr(fleet, cloud)
-            if site is not None:
-                _check_site(cloud, site)
+        check_fleet(fleet)
     except BadInputError as error:
         raise BadInputError(f"{io.redact(uri)}: {error}") from error
     return fleet
-
-
-def _check_site(cloud: str, site: Any) -> None:
-    """Machine kinds exist, and group names fit every provider's naming."""
-    wanted = {
-        "head": site.head.machine,
-        **{f"groups.{n}": g.machine for n, g in site.groups.items()},
-    }
-    for place, kind in wanted.items():
-        try:
-            machine(cloud, kind)
-        except BadInputError as error:
-            raise BadInputError(f"{cloud}.{place}.machine: {error}") from error
 
 
 def _build(kind: Any, data: Any, place: str) -> Any:

@@ -25,7 +25,13 @@ class Machine:
     gpu: str = ""
     """Their kind, such as H100-80GB."""
     cards: int = 0
-    """Cards of the fast network."""
+    """Cards of the fast network, on AWS and Azure."""
+    gvnics: int = 0
+    """Google Cloud: gVNIC interfaces beside the first."""
+    rdma: int = 0
+    """Google Cloud: RDMA interfaces of the GPUs."""
+    disk: str = "pd-balanced"
+    """Google Cloud: type of the boot disk."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,7 +44,7 @@ class HeedNotices(Action):
     """Wait for the provider's notice about this machine, tell Ray, and end."""
 
     source: Literal["aws", "gcp", "azure", "kubernetes"]
-    """Whose machine this is. kubernetes: the pod is ending; tell Ray at once, then wait."""
+    """Whose machine this is. kubernetes: the pod is ending; tell Ray, then wait if it works."""
     every: float = 5.0
     """Seconds between questions."""
     service: str = ""
@@ -61,6 +61,8 @@ class HeedNotices(Action):
         if self.grace < 1:
             raise BadInputError(f"grace must be 1 or more, not {self.grace}")
         if self.source == "kubernetes":
+            if release(self.node):
+                return 0  # nothing runs there: a scale-down, and its GPUs are not held for it
             drain(self.node, self.grace)
             time.sleep(self.grace)  # the pod's processes are told to end when its hook has ended
             return 0
@@ -81,25 +83,35 @@ class HeedNotices(Action):
             time.sleep(self.every)
 
 
+def release(node: str) -> bool:
+    """Whether Ray let an idle node (empty: this one) go; it keeps one that works or holds data."""
+    return _drain(node, "IDLE_TERMINATION", "its pod ends", None).returncode == 0
+
+
 def drain(node: str, seconds: int) -> None:
     """Tell Ray that a node (empty: this one) will be gone in so many seconds.
 
     Raises:
         RunError: Ray did not take it.
     """
+    done = _drain(node, "PREEMPTION", "the provider takes this machine away", seconds)
+    if done.returncode:
+        raise RunError(f"Ray did not take the notice: {done.stderr.strip()[-500:]}")
+
+
+def _drain(
+    node: str, reason: str, message: str, seconds: int | None
+) -> "subprocess.CompletedProcess[str]":
     words = [
         str(Path(sys.executable).parent / "ray"), "drain-node",
-        "--reason", "DRAIN_NODE_REASON_PREEMPTION",
-        "--reason-message", "the provider takes this machine away",
-        "--deadline-remaining-seconds", str(seconds),
+        "--reason", f"DRAIN_NODE_REASON_{reason}", "--reason-message", message,
+        *(["--deadline-remaining-seconds", str(seconds)] if seconds is not None else []),
         *(["--node-id", node] if node else []),
     ]  # fmt: skip
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=DRAIN_SECONDS)
+        return subprocess.run(words, capture_output=True, text=True, timeout=DRAIN_SECONDS)
     except subprocess.TimeoutExpired as error:
         raise RunError(f"Ray did not take the notice in {DRAIN_SECONDS} s") from error
-    if done.returncode:
-        raise RunError(f"Ray did not take the notice: {done.stderr.strip()[-500:]}")
 
 
 def ask_aws(base: str) -> int | None:

@@ -2,17 +2,33 @@
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from gristmill.clusters import providers
+from gristmill.clusters.command_rules import check_installs, check_join, check_start_command
 from gristmill.clusters.findings import Checked, at, check_schema
-from gristmill.clusters.rules import check_gpus, check_image, check_range, check_start_command
+from gristmill.clusters.rules import check_gpus, check_image, check_range
 
 CLOUDS = ("aws", "gcp", "azure")
 HEAD_MAY_WORK_UP_TO = 8
 """Workers of a cluster so small that its head may run tasks too."""
 LONG_IDLE_MINUTES = 60
+TOKEN = "~/.ray/auth_token"
+CREDENTIALS = re.compile(
+    r"\.aws|gcloud|\.azure|\.kube|\.netrc|\.ssh(?:/|$)|id_(?:rsa|ed25519|ecdsa)|\.pem$|\.p12$|credential"
+    r"|service.?account|\.docker/config|\.env$|\.huggingface|\.pgpass"
+)
+OPEN_OPTIONS = {
+    r"--privileged": "gives the machine to the container",
+    r"docker\.sock": "lets the container start others as root",
+    r"--publish|(?:^|\s)-[pP](?=[\s=\d])|--publish-all": "publishes a port",
+    r"--cap-add[= ](?:ALL|SYS_ADMIN)": "gives the machine to the container",
+    r"--pid[= ]host": "shows the container every process of the machine",
+    r"(?:--volume|-v)[= ]/:": "mounts the machine's whole disk",
+    r"--security-opt[= ]\S*unconfined": "takes the container's confinement away",
+}
 
 
 def check_ray(checked: Checked, data: dict[str, Any]) -> None:
@@ -32,6 +48,8 @@ def check_ray(checked: Checked, data: dict[str, Any]) -> None:
     if at(data, "provider.type") in CLOUDS:
         _check_network(checked, data)
         providers.check_nodes(checked, data)
+    if at(data, "provider.type") == "local":
+        _check_own_machines(checked, data)
 
 
 def _check_semantics(checked: Checked, data: dict[str, Any]) -> None:
@@ -84,21 +102,34 @@ def _check_groups(checked: Checked, data: dict[str, Any]) -> None:
 
 
 def _check_commands(checked: Checked, data: dict[str, Any]) -> None:
-    if at(data, "provider.type") == "fake_multinode":
+    cloud = at(data, "provider.type")
+    if cloud == "fake_multinode":
+        _check_comments(checked)
         return
-    for name in ("head_start_ray_commands", "worker_start_ray_commands"):
-        commands = data.get(name)
+    heads, workers = (
+        list(data.get(f"{who}_start_ray_commands") or []) for who in ("head", "worker")
+    )
+    for name, commands in (
+        ("head_start_ray_commands", heads),
+        ("worker_start_ray_commands", workers),
+    ):
         if not commands:
-            checked.wrong(
-                name, "missing: Ray's own defaults open the dashboard on 0.0.0.0 without a token"
-            )
-        for index, command in enumerate(commands or []):
+            checked.wrong(name, "missing: Ray's own defaults start it open, without a token")
+        for index, command in enumerate(commands):
             check_start_command(checked, f"{name}.{index}", command)
-    if "auth_token" not in json.dumps(data.get("file_mounts", {})):
+        if commands and cloud in CLOUDS and not any("ray stop" in c for c in commands):
+            checked.wrong(
+                name, "no `ray stop` first: a second `ray up` finds the old Ray and fails"
+            )
+    if heads and not any("--autoscaling-config" in command for command in heads):
         checked.wrong(
-            "file_mounts",
-            'no token goes to the nodes; add "~/.ray/auth_token": "~/.ray/auth_token"',
+            "head_start_ray_commands",
+            "no --autoscaling-config=~/ray_bootstrap_config.yaml: the cluster would never grow",
         )
+    check_join(checked, heads, workers)
+    if cloud in CLOUDS:
+        providers.check_notices(checked, cloud, workers)
+    _check_mounts(checked, data.get("file_mounts") or {})
     if data.get("idle_timeout_minutes", 5) > LONG_IDLE_MINUTES:
         checked.wrong(
             "idle_timeout_minutes",
@@ -107,23 +138,57 @@ def _check_commands(checked: Checked, data: dict[str, Any]) -> None:
         )
 
 
-def _check_images(checked: Checked, data: dict[str, Any]) -> None:
-    for key in ("image", "head_image", "worker_image"):
-        if key in (data.get("docker") or {}):
-            check_image(checked, f"docker.{key}", data["docker"][key])
-    for name, group in (data.get("available_node_types") or {}).items():
-        if "worker_image" in group.get("docker", {}):
-            check_image(
-                checked,
-                f"available_node_types.{name}.docker.worker_image",
-                group["docker"]["worker_image"],
+def _check_comments(checked: Checked) -> None:
+    """A file that is started by hand shows a line that starts it closed."""
+    for number, line in enumerate(checked.text.splitlines(), start=1):
+        if line.startswith("#") and "ray start --" in line:
+            check_start_command(checked, f"line {number}", line.lstrip("# "))
+
+
+def _check_mounts(checked: Checked, mounts: dict[str, str]) -> None:
+    if TOKEN not in mounts:
+        checked.wrong("file_mounts", f'no token goes to the nodes; add "{TOKEN}": "{TOKEN}"')
+    elif "token" not in mounts[TOKEN].rpartition("/")[2]:
+        checked.wrong(
+            f"file_mounts.{TOKEN}", f"from {mounts[TOKEN]!r}, which is no token's file; use {TOKEN}"
+        )
+    for there, here in mounts.items():
+        if there != TOKEN and (CREDENTIALS.search(here) or CREDENTIALS.search(there)):
+            checked.wrong(
+                f"file_mounts.{there}",
+                f"{here!r} copies credentials of yours to every node; give nodes a role",
             )
-    for key in ("setup_commands", "head_setup_commands", "worker_setup_commands"):
-        for index, command in enumerate(data.get(key) or []):
-            if "pip install" in command and "==" not in command and "-r " not in command:
-                checked.wrong(
-                    f"{key}.{index}", f"{command!r} installs unpinned packages; add ==version"
-                )
+
+
+def _check_images(checked: Checked, data: dict[str, Any]) -> None:
+    import ray
+
+    groups = data.get("available_node_types") or {}
+    containers = {"docker": data.get("docker") or {}}
+    for name, group in groups.items():
+        containers[f"available_node_types.{name}.docker"] = group.get("docker", {})
+    for place, docker in containers.items():
+        for key, value in docker.items():
+            if key in ("image", "head_image", "worker_image"):
+                check_image(checked, f"{place}.{key}", value)
+            if key.endswith("run_options"):
+                _check_run_options(checked, f"{place}.{key}", value)
+    lists = {key: data for key in ("setup_commands", "initialization_commands")}
+    lists |= {f"{who}_setup_commands": data for who in ("head", "worker")}
+    for key, owner in lists.items():
+        for index, command in enumerate(owner.get(key) or []):
+            check_installs(checked, f"{key}.{index}", command, ray.__version__)
+    for name, group in groups.items():
+        for index, command in enumerate(group.get("worker_setup_commands") or []):
+            place = f"available_node_types.{name}.worker_setup_commands.{index}"
+            check_installs(checked, place, command, ray.__version__)
+
+
+def _check_run_options(checked: Checked, place: str, options: list[str]) -> None:
+    for index, option in enumerate(options or []):
+        for pattern, harm in OPEN_OPTIONS.items():
+            if re.search(pattern, option):
+                checked.wrong(f"{place}.{index}", f"{option!r} {harm}; take it out")
 
 
 def _check_network(checked: Checked, data: dict[str, Any]) -> None:
@@ -140,3 +205,30 @@ def _check_network(checked: Checked, data: dict[str, Any]) -> None:
                 f"provider.security_group.IpPermissions.{index}",
                 f"port {rule.get('FromPort', 'any')} is open to the world; allow the group itself",
             )
+    if at(data, "auth.ssh_user") == "root":
+        checked.wrong("auth.ssh_user", "'root': log in as a user who may run docker")
+
+
+def _check_own_machines(checked: Checked, data: dict[str, Any]) -> None:
+    """Workers of other machines reach the head by an address that means the head there too."""
+    others = [ip for ip in data["provider"].get("worker_ips") or [] if not _loopback(ip)]
+    if not others:
+        return
+    if _loopback(at(data, "provider.head_ip", "")):
+        checked.wrong(
+            "provider.head_ip",
+            f"{data['provider']['head_ip']!r} with worker_ips {others}: each would dial itself; "
+            "give the head's address on their network",
+        )
+    for index, command in enumerate(data.get("head_start_ray_commands") or []):
+        said = re.search(r"--node-ip-address[=\s]+(\S+)", command)
+        if said and _loopback(said[1]):
+            checked.wrong(
+                f"head_start_ray_commands.{index}",
+                f"--node-ip-address={said[1]} with worker_ips: no other machine reaches "
+                "it; take it out",
+            )
+
+
+def _loopback(host: str) -> bool:
+    return host.startswith("127.") or host in ("localhost", "::1")

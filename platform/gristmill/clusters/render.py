@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from gristmill.clusters.fleet import Fleet
+from gristmill.clusters.fleet import BASE, Fleet
 from gristmill.clusters.fleet_file import load
 from gristmill.clusters.grafana import dashboard
 from gristmill.core import io
@@ -17,10 +17,9 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 MARK = "Made by `gristmill cluster render`"
-PYTHON = "3.11"
 CLOUDS = ("aws", "gcp", "azure")
 ROLES = {
-    "aws": ("aws-head.json", "aws-worker.json"),
+    "aws": ("aws-head.json", "aws-operator.json", "aws-trust.json", "aws-worker.json"),
     "gcp": ("gcp-worker.yaml",),
     "azure": ("azure.json",),
 }
@@ -73,22 +72,30 @@ def render(fleet: Fleet) -> Iterator[tuple[str, str]]:
             total = sum(group.max for group, _ in groups.values())
             yield f"{cloud}.yaml", made(f"{cloud}.yaml", groups=groups, max_workers=total)
             bucket, _, prefix = fleet.bucket.partition("://")[2].partition("/")
+            prefix = f"{prefix.rstrip('/')}/" if prefix else ""
+            reserved = [group for group, _ in groups.values() if group.reservation]
             for role in ROLES[cloud]:
-                prefix = f"{prefix.rstrip('/')}/" if prefix else ""
-                yield f"roles/{role}", made(f"roles/{role}", bucket=bucket, prefix=prefix)
+                text = made(f"roles/{role}", bucket=bucket, prefix=prefix, reserved=reserved)
+                yield f"roles/{role}", text
     if fleet.kubernetes:
         groups = fleet.machines("kubernetes")
+        groups = dict(sorted(groups.items(), key=lambda item: item[1][1].gpus))
+        devices = sorted({d for group, _ in groups.values() for d in group.devices})
+        yield "kuberay-base.yaml", made("kuberay-base.yaml", devices=devices)
+        yield "kueue.yaml", made("kueue.yaml", groups=groups, devices=devices)
+        yield "kuberay-monitor.yaml", made("kuberay-monitor.yaml")
         yield "kuberay-cluster.yaml", made("kuberay-cluster.yaml", groups=groups)
         chosen = {fleet.job.group: groups[fleet.job.group]}
         nodes = _nodes(fleet, chosen[fleet.job.group][1].gpus)
         yield "kuberay-job.yaml", made("kuberay-job.yaml", job_groups=chosen, job_nodes=nodes)
     if fleet.slurm:
         yield "slurm.sh", made("slurm.sh", nodes=_nodes(fleet, fleet.slurm.gpus_per_node))
-    for name in ("laptop.yaml", "laptop.sh", "two-node.yaml"):
+    for name in ("laptop.yaml", "laptop.sh", "two-node.yaml", "prometheus.yaml"):
         yield name, made(name)
     yield "grafana.json", dashboard(fleet.name)
-    yield "Dockerfile", made("Dockerfile", gpu=False, python=PYTHON)
-    yield "Dockerfile.gpu", made("Dockerfile", gpu=True, python=PYTHON)
+    yield "Dockerfile", made("Dockerfile", gpu=False, base=BASE, plain=True)
+    base = fleet.images.gpu_base
+    yield "Dockerfile.gpu", made("Dockerfile", gpu=True, base=base, plain=base == BASE)
 
 
 def _nodes(fleet: Fleet, gpus: int) -> int:

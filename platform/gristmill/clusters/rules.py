@@ -1,4 +1,4 @@
-"""Rules for every cluster file, whatever its kind: no secrets, nothing open, pinned images."""
+"""Rules for every cluster file, whatever its kind: no secrets, pinned images, sizes that fit."""
 
 import re
 
@@ -14,10 +14,28 @@ SECRETS = {
     "a password": r"(?i)\b(?:password|passwd|secret_access_key|client_secret)"
     r"\s*[=:]\s*[\"']?[^\s\"'{}$<]{6,}",
 }
+SECRET_NAME = re.compile(
+    r"(?i)(?:secret|passw(?:or)?d|credentials?|(?:^|_)token|(?:api|access|private)_?key|(?:^|_)key$)"
+    r"(?:_|$)"
+)
+HARMLESS = re.compile(r"(?i)(?:true|false|\d+)?")
+PLACE_NAME = re.compile(r"(?i)(?:_path|_file|_url|_mode|_dir)$")
+"""Names that hold where a secret lies, not the secret."""
 AUTHENTICATION_OFF = re.compile(
     r"""RAY_AUTH_MODE["']?(?:=|:[ ]*|,[ ]*value:[ ]*|\n\s+value:[ ]*)["']?(?!token\b)(\w+)"""
 )
-START = re.compile(r"\bray\s+start\b[^\n;&|]*")
+MOVING = (
+    "latest",
+    "nightly",
+    "main",
+    "master",
+    "stable",
+    "edge",
+    "current",
+    "lts",
+    "dev",
+    "rolling",
+)
 
 
 def check_text(checked: Checked) -> None:
@@ -36,8 +54,19 @@ def check_text(checked: Checked) -> None:
     checked.means.append("our rules")
 
 
+def is_secret(name: str, value: object) -> bool:
+    """Whether a variable of this name and value holds a secret in the clear."""
+    return bool(
+        SECRET_NAME.search(name)
+        and not PLACE_NAME.search(name)
+        and value is not None
+        and not HARMLESS.fullmatch(str(value))
+        and not str(value).startswith("$")
+    )
+
+
 def check_image(checked: Checked, place: str, image: object) -> None:
-    """An image has a tag or a digest, and the tag is not `latest`."""
+    """An image has a tag or a digest, and the tag is a version."""
     text = str(image or "")
     if "@sha256:" in text:
         return
@@ -46,35 +75,16 @@ def check_image(checked: Checked, place: str, image: object) -> None:
         checked.wrong(
             place, f"image {text!r} has no tag, which means latest; pin a version or digest"
         )
-    elif tag == "latest" or tag.endswith("-latest") or tag in ("nightly", "main", "master"):
+    elif any(word in MOVING for word in tag.split("-")) or not re.search(r"\d", tag):
         checked.wrong(place, f"image {text!r} moves; pin a version or digest")
 
 
-def check_start_command(checked: Checked, place: str, command: str) -> None:
-    """A command that starts Ray asks for the token and keeps its dashboard on loopback."""
-    flat = " ".join(command.split())
-    if not START.search(flat):
-        return
-    if "RAY_AUTH_MODE=token" not in flat:
+def check_gpu_image(checked: Checked, place: str, image: object, gpus: float) -> None:
+    """What has GPUs does not run an image whose tag says that it is for CPUs."""
+    tag = str(image or "").rpartition("/")[2].partition(":")[2]
+    if gpus and "cpu" in tag.split("-"):
         checked.wrong(
-            place,
-            "starts Ray without RAY_AUTH_MODE=token; Ray before 2.61 is open by default",
-        )
-    check_dashboard(checked, place, flat)
-
-
-def check_dashboard(checked: Checked, place: str, command: str) -> None:
-    """The dashboard, which runs jobs for whoever reaches it, listens on loopback."""
-    host = re.search(r"--dashboard-host[=\s]+([^\s'\"]+)", command)
-    if host and host[1] not in ("127.0.0.1", "localhost", "::1"):
-        checked.wrong(
-            place,
-            f"--dashboard-host={host[1]} opens the dashboard, which runs code for whoever reaches "
-            "it; use 127.0.0.1 and a tunnel",
-        )
-    if re.search(r"--ray-debugger-external\b", command):
-        checked.wrong(
-            place, "--ray-debugger-external opens a debugger on all interfaces; take it out"
+            place, f"image {image!r} is for CPUs, and {gpus:g} GPUs are held; use the GPU's"
         )
 
 
