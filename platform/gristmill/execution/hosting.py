@@ -18,7 +18,8 @@ from typing import Any
 
 from gristmill.core import io
 from gristmill.core.errors import DISK_FULL, BadInputError, CorruptDataError, GristmillError
-from gristmill.execution.session import Execution, cluster_cpus, cluster_gpus
+from gristmill.execution.growth import most_room
+from gristmill.execution.session import Execution, cluster_cpus, node_rooms
 from gristmill.execution.work import Slice, SliceFailedError, SliceWorker
 
 RETRIES_AFTER_A_KILL = 5
@@ -105,15 +106,19 @@ def _by_actors(lines: Sequence[str], host: "Host", execution: Execution) -> Iter
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
-    room = max(int(cluster_cpus() / host.worker.num_cpus), 1)
-    # More actors than GPUs would wait for one another.
-    room = max(min(room, int(cluster_gpus() / host.worker.num_gpus)), 1)
-    width = min(len(lines), execution.workers or room, room)
+
+    def fits(cpus: float, gpus: float) -> int:
+        return int(min(cpus / host.worker.num_cpus, gpus / host.worker.num_gpus) + 1e-6)
+
+    # More actors than GPUs would wait for one another; Ray Data starts more as machines come.
+    most = max(most_room(fits), 1)
+    most = min(len(lines), execution.workers or most, most)
+    least = min(max(sum(fits(*room) for room in node_rooms()), 1), most)
     data = ray.data.from_items([{"piece": line} for line in lines], override_num_blocks=len(lines))
     data = data.map_batches(
         HostActor,
         fn_constructor_args=(host,),
-        compute=ray.data.ActorPoolStrategy(size=width),
+        compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most),
         num_gpus=host.worker.num_gpus,
         num_cpus=host.worker.num_cpus,
         batch_size=1,

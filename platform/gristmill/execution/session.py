@@ -88,23 +88,24 @@ def _local_cpus(execution: Execution) -> int:
     return max(len(os.sched_getaffinity(0)), execution.workers, 1)
 
 
-def node_rooms() -> list[tuple[float, float]]:
-    """CPUs and GPUs of each machine of the cluster that this process has joined."""
+def node_rooms(having: str = "") -> list[tuple[float, float]]:
+    """CPUs and GPUs of each machine alive, or of those that have a resource."""
     import ray
 
     there = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    there = [has for has in there if not having or having in has]
     return [(float(r.get("CPU", 0)), float(r.get("GPU", 0))) for r in there]
 
 
 def cluster_cpus() -> int:
-    """CPUs of the cluster that this process has joined."""
+    """CPUs alive in the cluster that this process has joined."""
     import ray
 
     return max(int(ray.cluster_resources().get("CPU", 1)), 1)
 
 
 def cluster_gpus() -> int:
-    """GPUs of the cluster that this process has joined."""
+    """GPUs alive in the cluster that this process has joined."""
     import ray
 
     return int(ray.cluster_resources().get("GPU", 0))

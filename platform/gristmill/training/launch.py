@@ -6,12 +6,14 @@ newest, and records go through a mailbox to the driver, the only writer of the r
 rank that outlives a killed driver for a moment cannot write beside the next one.
 """
 
+import contextlib
 import errno
 import logging
+import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -21,8 +23,8 @@ from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gristmill.core import errors, io
-from gristmill.core.errors import BadInputError, GristmillError, RunError
-from gristmill.execution.session import cluster_cpus, cluster_gpus
+from gristmill.core.errors import GristmillError, RunError
+from gristmill.execution.growth import growth
 from gristmill.training import checkpoint
 from gristmill.training.place import Place
 
@@ -33,26 +35,12 @@ POLL_SECONDS = 0.25
 SETTLE_SECONDS = 0.05
 WAITED_FOR = ("epoch", "saving", "saved")
 """Kinds of records after which a rank waits until the driver has dealt with all so far."""
+START_TIMEOUT, START_SECONDS = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", 1800
+"""Ray Train's minute is over before a cloud has started a machine; each try anew asks for all."""
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What a restart does not mend."""
 Post = Callable[[dict[str, Any]], None]
 logger = logging.getLogger(__name__)
-
-
-def place_ranks(wanted: int) -> tuple[int, bool]:
-    """How many ranks, and whether they use GPUs: those asked for, else one a GPU, else one CPU.
-
-    Raises:
-        BadInputError: More are wanted than the cluster can ever hold.
-    """
-    gpus, cpus = cluster_gpus(), cluster_cpus()
-    room = gpus or cpus
-    if wanted > room:
-        kind = "GPUs" if gpus else "CPUs"
-        raise BadInputError(
-            f"{wanted} workers on a cluster with {room} {kind}; give --workers {room} or fewer"
-        )
-    return wanted or gpus or 1, gpus > 0
 
 
 class _Mailbox:
@@ -165,12 +153,29 @@ def run_ranks(
                 callbacks=callbacks(mailbox),
             ),
         )
-        failure = _fit(trainer, mailbox, deliver)
+        with _patience(scaling):
+            failure = _fit(trainer, mailbox, deliver)
     if failure is not None:
         raise RunError(
             f"training failed for good: {_first_line(failure)}; the same command resumes from the "
             "newest checkpoint"
         ) from failure
+
+
+@contextlib.contextmanager
+def _patience(scaling: Any) -> Iterator[None]:
+    """Let Ray Train wait for machines as long as clouds take; its controller inherits the setting.
+
+    Not an elastic group: that one begins smaller when its time is over.
+    """
+    before = os.environ.get(START_TIMEOUT)
+    if before is None and isinstance(scaling.num_workers, int):
+        os.environ[START_TIMEOUT] = str(START_SECONDS)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(START_TIMEOUT, None)
 
 
 def _make_mailbox() -> Any:
@@ -181,11 +186,12 @@ def _make_mailbox() -> Any:
 
 def _warn_of_private_disks(checkpoints: str) -> None:
     nodes = sum(bool(node["Alive"]) for node in ray.nodes())
-    if nodes > 1 and io.is_local(checkpoints):
+    many = f"{nodes} machines" if nodes > 1 else "machines that come and go"
+    if io.is_local(checkpoints) and (nodes > 1 or growth() is not None):
         logger.warning(
-            "--out is a local path on a cluster of %d machines: each of them must see the same "
+            "--out is a local path on a cluster of %s: each of them must see the same "
             "folder at %s (a shared file system), or give --out a URI such as s3://bucket/run",
-            nodes,
+            many,
             checkpoints,
         )
 

@@ -8,11 +8,12 @@ import ray
 import ray.train
 
 from gristmill.core.errors import RunError
-from gristmill.training.launch import announced, place_ranks, run_ranks
+from gristmill.training.launch import announced, run_ranks
 from gristmill.training.lm import checkpoint
 from gristmill.training.lm.loop import LmSpec, Post
 from gristmill.training.lm.placement import Placement
 from gristmill.training.place import Place
+from gristmill.training.ranks import place_ranks
 
 FOREVER = -1
 logger = logging.getLogger(__name__)
