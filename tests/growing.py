@@ -70,7 +70,7 @@ def proxies(folder):
 
     from gristmill.core.job import run_job
 
-    run_job(job(folder, str(folder / "t"), folder / "o", count=16, workers=0, steps=4000))
+    run_job(job(folder, str(folder / "t"), folder / "o", count=16, workers=0, steps=1500))
 
 
 def main(address, what, folder):

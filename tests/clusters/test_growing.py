@@ -134,7 +134,7 @@ def test_a_training_waits_for_the_node_of_its_second_rank(small_cluster, tmp_pat
 @pytest.mark.timeout(400)
 def test_more_proxies_train_at_once_on_the_node_that_comes(small_cluster, tmp_path):
     (tmp_path / "t").mkdir()
-    write_corpus(tmp_path / "t")
+    write_corpus(tmp_path / "t", sizes=(120_000, 180_000, 60_000))
     grown(small_cluster, "proxies", tmp_path)
     assert len((tmp_path / "o" / "losses.csv").read_text().splitlines()) == 1 + 16
 

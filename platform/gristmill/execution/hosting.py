@@ -18,9 +18,11 @@ from typing import Any
 
 from gristmill.core import io
 from gristmill.core.errors import DISK_FULL, BadInputError, CorruptDataError, GristmillError
+from gristmill.core.run import current_logs
 from gristmill.execution.growth import most_room
 from gristmill.execution.session import Execution, cluster_cpus, node_rooms
 from gristmill.execution.work import Slice, SliceFailedError, SliceWorker
+from gristmill.execution.worker_log import copied
 
 RETRIES_AFTER_A_KILL = 5
 LOOK_EVERY_SECONDS = 1.0
@@ -133,10 +135,12 @@ class Host:
     def __init__(self, worker: SliceWorker, ledger: str, skip_corrupt: bool) -> None:
         self.worker, self._ledger, self._skip_corrupt = worker, ledger, skip_corrupt
         self._key = secrets.token_hex(8)  # one a map: a later map's worker is another
+        self._logs = current_logs()
 
     def run(self, line: str) -> str:
         """Handle one slice, given and answered as JSON."""
-        return json.dumps(self._outcome(Slice(**json.loads(line))))
+        with copied(self._logs):
+            return json.dumps(self._outcome(Slice(**json.loads(line))))
 
     def _ready_worker(self) -> SliceWorker:
         """The worker of this process for this map, set up once; the one of an earlier map goes."""

@@ -10,15 +10,17 @@ import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from gristmill.core import io
 from gristmill.core.errors import BadInputError
 from gristmill.core.progress import Progress
+from gristmill.core.run import current_logs
 from gristmill.execution.growth import most_room
 from gristmill.execution.hosting import fault_point
 from gristmill.execution.session import Execution, node_rooms
+from gristmill.execution.worker_log import copied
 from gristmill.mixing.proxy import DivergedError, Proxy, ProxyBench, Trial
 from gristmill.mixing.results import Result, file_name, load_results
 
@@ -47,6 +49,8 @@ class Sweep:
     """Indexes are unique."""
     bench: ProxyBench
     """Copied to the workers."""
+    logs: str = field(default_factory=current_logs)
+    """Folder for what the workers say."""
     folder: str
     """Of the results."""
     cpus: float = 1.0
@@ -251,7 +255,7 @@ def _trainable() -> Any:
         """Tune's side of a TrialWorker."""
 
         def setup(self, config: dict[str, Any], sweep: Sweep) -> None:
-            self._worker = TrialWorker(sweep)
+            self._worker, self._logs = TrialWorker(sweep), sweep.logs
             self._worker.begin(config["index"])
 
         def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -259,7 +263,8 @@ def _trainable() -> Any:
             return True
 
         def step(self) -> dict[str, Any]:
-            return self._worker.piece()
+            with copied(self._logs):
+                return self._worker.piece()
 
     return ProxyTrial
 

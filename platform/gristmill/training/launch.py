@@ -24,8 +24,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gristmill.core import errors, io
 from gristmill.core.errors import GristmillError, RunError
+from gristmill.core.run import current_logs
+from gristmill.execution.follower import followed
 from gristmill.execution.growth import growth
 from gristmill.training import checkpoint
+from gristmill.training.deaths import DEATH, FailureReport, log_kind, tell_of_death
 from gristmill.training.place import Place
 
 if TYPE_CHECKING:
@@ -119,7 +122,6 @@ def run_ranks(
     scaling: Any,
     max_failures: int,
     deliver: Post,
-    callbacks: Callable[[Any], list[Any]] = lambda _: [],
 ) -> None:
     """Run `train(spec, place, post)` as ranks; returns when every rank has.
 
@@ -129,15 +131,20 @@ def run_ranks(
         name: Of the training, for Ray's own logs.
         scaling: Ray's ScalingConfig. Ranks with GPUs speak NCCL, others Gloo.
         max_failures: How many times Ray may restart the group; -1: without end.
-        deliver: Gets what rank 0 posts, in this thread, in order.
-        callbacks: Makes Ray Train's callbacks, given the mailbox.
+        deliver: Gets what rank 0 posts, and what is known of dead ranks, in this thread, in order.
 
     Raises:
         GristmillError: What a rank raised about its input; or RunError when ranks kept failing.
     """
     _warn_of_private_disks(spec.checkpoints)
     mailbox = _make_mailbox()
-    config = {"train": train, "spec": spec, "mailbox": mailbox}
+    config = {"train": train, "spec": spec, "mailbox": mailbox, "logs": current_logs()}
+
+    def told(record: dict[str, Any]) -> None:
+        if record["kind"] == DEATH:
+            tell_of_death(record)
+        deliver(record)
+
     with tempfile.TemporaryDirectory(
         prefix="gristmill-train-", ignore_cleanup_errors=True
     ) as private:
@@ -150,11 +157,11 @@ def run_ranks(
                 name=name,
                 storage_path=private,
                 failure_config=ray.train.FailureConfig(max_failures=max_failures),
-                callbacks=callbacks(mailbox),
+                callbacks=[FailureReport(mailbox)],
             ),
         )
         with _patience(scaling):
-            failure = _fit(trainer, mailbox, deliver)
+            failure = _fit(trainer, mailbox, told)
     if failure is not None:
         raise RunError(
             f"training failed for good: {_first_line(failure)}; the same command resumes from the "
@@ -203,6 +210,8 @@ class _Delivery:
         self._checkpoints, self._on_record = spec.checkpoints, on_record
 
     def __call__(self, record: dict[str, Any]) -> None:
+        if record["kind"] == DEATH:
+            return  # Ray counts them, and restarts the group
         if record["kind"] == "saved":
             self._look_for(record["epoch"] + 1)
         try:
@@ -285,7 +294,8 @@ def _rank_main(config: dict[str, Any]) -> None:
         device=ray.train.torch.get_device(),
     )
     try:
-        config["train"](spec, place, lambda record: _send(mailbox, record))
+        with followed(config["logs"], log_kind(place.rank)):
+            config["train"](spec, place, lambda record: _send(mailbox, record))
     except (GristmillError, OSError) as error:
         why = {"kind": type(error).__name__, "text": str(error)}
         if isinstance(error, OSError):
