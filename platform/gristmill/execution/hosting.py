@@ -17,10 +17,16 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from gristmill.core import io
-from gristmill.core.errors import DISK_FULL, BadInputError, CorruptDataError, GristmillError
+from gristmill.core.errors import (
+    DISK_FULL,
+    BadInputError,
+    CorruptDataError,
+    GristmillError,
+    TryAgainError,
+)
 from gristmill.core.run import current_logs
 from gristmill.execution.growth import most_room
-from gristmill.execution.session import Execution, cluster_cpus, node_rooms
+from gristmill.execution.session import Execution, cluster_cpus, machines_lost, node_rooms
 from gristmill.execution.work import Slice, SliceFailedError, SliceWorker
 from gristmill.execution.worker_log import copied
 
@@ -75,6 +81,12 @@ def _by_tasks(lines: Sequence[str], host: "Host", execution: Execution) -> Itera
                 except ray.exceptions.RayTaskError as error:
                     raise _failed(line, "could not start or report", error) from error
                 except ray.exceptions.RayError as error:
+                    if machines_lost(error):
+                        name = json.loads(line)["name"]
+                        raise TryAgainError(
+                            f"slice {name} lost its machine again and again: {error}; the same "
+                            "command goes on"
+                        ) from error
                     times = f"failed in Ray, after up to {RETRIES_AFTER_A_KILL} retries"
                     raise _failed(line, times, error) from error
     finally:

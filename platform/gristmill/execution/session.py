@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gristmill.core.errors import BadInputError
+from gristmill.core.errors import BadInputError, TryAgainError
 from gristmill.execution.gauges import shown_to_prometheus
 
 PASSED_ON = ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "AWS_REGION", "GRISTMILL_FAULT")
@@ -44,7 +44,7 @@ def session(execution: Execution) -> Iterator[None]:
     import ray
 
     if ray.is_initialized():
-        with shown_to_prometheus():
+        with shown_to_prometheus(), _losses_named():
             yield
         return
     for name in ("ray._private.authentication", "ray.data"):
@@ -65,10 +65,39 @@ def session(execution: Execution) -> Iterator[None]:
         options = {"address": address, "runtime_env": {"env_vars": env_vars}}
     ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
     try:
-        with shown_to_prometheus():
+        with shown_to_prometheus(), _losses_named():
             yield
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _losses_named() -> Iterator[None]:
+    """Errors of Ray that say that machines are gone become ours; others are a job's own."""
+    from ray.exceptions import RayError
+
+    try:
+        yield
+    except RayError as error:
+        if not machines_lost(error):
+            raise
+        first = str(error).strip().splitlines()[0]
+        raise TryAgainError(f"the cluster lost machines: {first}; the same command goes on") from (
+            error
+        )
+
+
+def machines_lost(error: BaseException) -> bool:
+    """Whether an error of Ray says that a node or the head is gone, rather than a process."""
+    from ray import exceptions
+
+    lost = (
+        exceptions.NodeDiedError,
+        exceptions.LocalRayletDiedError,
+        exceptions.RaySystemError,
+        exceptions.RpcError,
+    )
+    return isinstance(error, lost) or bool(getattr(error, "preempted", False))
 
 
 def _inherit() -> None:

@@ -97,9 +97,7 @@ class WorkerLog:
 
 
 def _cut_line(num_bytes: int) -> str:
-    return (
-        f"[{num_bytes:,} bytes were cut before this: the first and newest lines are kept]\n"
-    )
+    return f"[{num_bytes:,} bytes were cut before this: the first and newest lines are kept]\n"
 
 
 def _secrets() -> list[str]:

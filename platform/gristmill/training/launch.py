@@ -23,10 +23,11 @@ from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gristmill.core import errors, io
-from gristmill.core.errors import GristmillError, RunError
+from gristmill.core.errors import GristmillError, RunError, TryAgainError
 from gristmill.core.run import current_logs
 from gristmill.execution.follower import followed
 from gristmill.execution.growth import growth
+from gristmill.execution.session import machines_lost
 from gristmill.training import checkpoint
 from gristmill.training.deaths import DEATH, FailureReport, log_kind, tell_of_death
 from gristmill.training.place import Place
@@ -163,7 +164,9 @@ def run_ranks(
         with _patience(scaling):
             failure = _fit(trainer, mailbox, told)
     if failure is not None:
-        raise RunError(
+        causes = [failure, *(getattr(failure, "worker_failures", None) or {}).values()]
+        kind = TryAgainError if any(map(machines_lost, causes)) else RunError
+        raise kind(
             f"training failed for good: {_first_line(failure)}; the same command resumes from the "
             "newest checkpoint"
         ) from failure
@@ -268,7 +271,7 @@ def _deliver_all(mailbox: Any, deliver: Post) -> dict[str, Any] | None:
     try:
         records, fatal = ray.get(mailbox.take.remote())
     except RayActorError as error:
-        raise RunError(
+        raise TryAgainError(
             f"the process that carries the workers' records died ({_first_line(error)}); "
             "the same command resumes from the newest checkpoint"
         ) from error
