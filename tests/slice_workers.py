@@ -1,5 +1,6 @@
 """Slice workers for tests; here, at the root, where Ray's workers find them."""
 
+import ctypes
 import errno
 import os
 import signal
@@ -22,6 +23,7 @@ class Square(SliceWorker):
 
     def process(self, piece):
         number = piece.payload["number"]
+        print(f"working on {number}")
         with open(os.path.join(self.log, f"{number}"), "a") as file:
             file.write(".")
         if what := piece.payload.get("what"):
@@ -33,6 +35,10 @@ def _die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _crash():
+    ctypes.string_at(0)
+
+
 def _raise(error):
     def action():
         raise error
@@ -42,6 +48,7 @@ def _raise(error):
 
 WHAT = {
     "die": _die,
+    "crash": _crash,
     "corrupt": _raise(CorruptDataError("shard 7, byte 3: damaged")),
     "bad": _raise(BadInputError("uid 'x' is not 32 hex digits")),
     "full": _raise(OSError(errno.ENOSPC, "No space left on device")),

@@ -15,6 +15,8 @@ from made_up import folder_bytes, write_numbered, write_pool
 
 from gristmill.core.job import run_job
 from gristmill.core.run import Run
+from gristmill.filters.no_filter import NoFilter
+from gristmill.pools.selection import FilterJob
 
 _CLIP = (
     "clip train demo --allow-override --loader-workers 0 --num-checkpoints 3 --workers 2 "
@@ -25,6 +27,10 @@ _LM = (
     "--validation-sequences 5 --checkpoint-every 500 --max-failures 1"
 )
 _MIX = "mix proxies --steps 400 --batch-size 4 --seq-len 16 --lr 0.01 --max-epochs 99 --workers 2"
+_SEARCH = (
+    "mix search --targets prose --first 8 --batch 2 --most 8 --check-random 1 --check-seeds 1 "
+    "--steps 400 --batch-size 4 --seq-len 16 --lr 0.01 --max-epochs 99 --workers 2"
+)
 sys.path.append(str(Path(__file__).parents[1] / "training"))  # for its maker of shards
 
 
@@ -90,6 +96,35 @@ def pool_score(folder):
         ),
         half_way=lambda out: markers(out / ".work" / "scored") >= 6,
         outputs=lambda out: {part: folder_bytes(out / part) for part in ("metadata", "features")},
+        worker=r"ray::(Host\.)?run",
+    )
+
+
+def pool_reshard(folder):
+    """8,000 pairs of 32 shards into 160."""
+    write_pool(folder / "pool", shards=32, per_shard=250)
+    kept = str(folder / "kept")
+    run_job(FilterJob(pool=str(folder / "pool"), filter=NoFilter(), out=kept))
+    return Subject(
+        title="pool reshard, 8,000 pairs into 160 shards",
+        words=(
+            *["pool", "reshard", "--shard-size", 50, "--pool", folder / "pool"],
+            *["--subset", folder / "kept" / "subset.npy"],
+        ),
+        half_way=lambda out: markers(out / ".work" / "written") >= 20,
+        outputs=lambda out: folder_bytes(out / "shards"),
+        worker=r"ray::(Host\.)?run",
+    )
+
+
+def pool_ingest(folder):
+    """32 tars of pairs to a pool."""
+    write_pool(folder / "source", shards=32, per_shard=250)
+    return Subject(
+        title="pool ingest tars, 8,000 pairs in 32 tars",
+        words=("pool", "ingest", "tars", "--source", folder / "source" / "shards"),
+        half_way=lambda out: markers(out / ".work" / "taken") >= 4,
+        outputs=lambda out: {part: folder_bytes(out / part) for part in ("metadata", "shards")},
         worker=r"ray::(Host\.)?run",
     )
 
@@ -189,11 +224,31 @@ def mix_proxies(folder):
     )
 
 
+def mix_search(folder):
+    """A round of 8 proxies, a fit, a proposal, and its check with two more."""
+    from made_proxies import write_corpus, write_model
+
+    (folder / "tokens").mkdir()
+    corpus, model = write_corpus(folder / "tokens"), write_model(folder)
+    return Subject(
+        title="mix search, 8 proxies, fit and check",
+        words=(*_SEARCH.split(), "--corpora", corpus, "--preset", model),
+        half_way=lambda out: markers(out / "round-01" / "proxies" / "results") >= 3,
+        outputs=lambda out: [
+            (out / name).read_bytes() for name in ("mixture.json", "round-01/losses.csv")
+        ],
+        worker=r"ray::\w*(Trial|Trainable|Proxies|ImplicitFunc)",
+    )
+
+
 SUBJECTS = {
     "filter": pool_filter,
+    "reshard": pool_reshard,
+    "ingest": pool_ingest,
     "score": pool_score,
     "tokenize": corpus_tokenize,
     "clip": clip_train,
     "lm": lm_train,
     "mix": mix_proxies,
+    "search": mix_search,
 }

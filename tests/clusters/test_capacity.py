@@ -124,7 +124,7 @@ def test_the_command_says_that_a_price_is_missing_and_where_it_goes(capsys):
     ],
 )
 def test_what_cannot_be_planned_is_told(words, said, capsys):
-    assert main(["cluster", "plan", *words, "--fleet", str(FLEET)]) == 1
+    assert main(["cluster", "plan", *words, "--fleet", str(FLEET)]) == 2
     assert said in capsys.readouterr().err
 
 

@@ -14,9 +14,15 @@ import pytest
 import yaml
 from group_filters import Logged
 from killing import environment
+from lm_training import MODEL, write_small_tokens
+from made_proxies import write_corpus
 from made_up import write_numbered
 
+from gristmill.core import io
+from gristmill.core.config import to_dict
 from gristmill.core.job import run_job
+from gristmill.core.journal import read_events
+from gristmill.core.run import Run
 from gristmill.execution.session import source_root
 from gristmill.pools.selection import FilterJob
 
@@ -34,12 +40,13 @@ def end_what_uses(folder):
 
 
 @pytest.fixture
-def small_cluster(tmp_path):
+def small_cluster(request, tmp_path):
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", PORT)) == 0:
             pytest.skip(f"something listens on {PORT}")
     config = yaml.safe_load((ROOT / "cluster" / "two-node.yaml").read_text())
     config["provider"]["gcs_address"] = f"127.0.0.1:{PORT}"
+    config["available_node_types"]["worker"]["resources"] |= getattr(request, "param", {})
     path = tmp_path / "two-node.yaml"
     path.write_text(yaml.safe_dump(config))
     token = tmp_path / "token"
@@ -76,26 +83,67 @@ def small_cluster(tmp_path):
         end_what_uses(folder)
 
 
-@pytest.mark.slow
-@pytest.mark.ray
-@pytest.mark.timeout(400)
-def test_a_cluster_grows_for_a_job_and_shrinks_after(small_cluster, tmp_path):
+def grown(small_cluster, what, folder):
+    """What the job said on a cluster that grew from one node to two for it, and shrank after."""
     address, env = small_cluster
-    write_numbered(tmp_path / "p", 60)
-    calm, log = tmp_path / "calm", tmp_path / "log"
-    calm.mkdir()
-    log.mkdir()
+    (folder / "log").mkdir()
     done = subprocess.run(
-        [sys.executable, ROOT / "tests" / "growing.py", address, tmp_path / "p", tmp_path / "o", log, "0.7"],
-        env=env, capture_output=True, text=True, timeout=240,
+        [sys.executable, ROOT / "tests" / "growing.py", address, what, folder],
+        env=env, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     assert "began with: 1" in done.stdout and "most nodes: 2" in done.stdout, done.stdout
     assert "nodes left: 1" in done.stdout, done.stdout
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.timeout(400)
+def test_a_cluster_grows_for_a_job_and_shrinks_after(small_cluster, tmp_path):
+    write_numbered(tmp_path / "p", 60)
+    calm = tmp_path / "calm"
+    calm.mkdir()
+    grown(small_cluster, "filter", tmp_path)
     run_job(
         FilterJob(
             pool=str(tmp_path / "p"), filter=Logged(folder=str(calm)), out=str(tmp_path / "c")
         )
     )
-    grown, undisturbed = (np.fromfile(tmp_path / n / "subset.npy", np.uint8) for n in "oc")
-    assert np.array_equal(grown, undisturbed)
+    after, undisturbed = (np.fromfile(tmp_path / n / "subset.npy", np.uint8) for n in "oc")
+    assert np.array_equal(after, undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_training_waits_for_the_node_of_its_second_rank(small_cluster, tmp_path):
+    (tmp_path / "t").mkdir()
+    write_small_tokens(tmp_path / "t")
+    io.write_json(str(tmp_path / "model.json"), to_dict(MODEL))
+    said = grown(small_cluster, "train", tmp_path)
+    assert "refused: 4 workers on a cluster with 1 CPUs that may grow to 3; give" in said
+    run = Run(str(tmp_path / "o"))
+    assert run.done() is not None
+    waiting = [e for e in read_events(run.uri) if e["event"] == "waiting"]
+    assert [(e["ranks"], e["resource"], e["alive"], e["most"]) for e in waiting] == [
+        (2, "CPU", 1, 3)
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_more_proxies_train_at_once_on_the_node_that_comes(small_cluster, tmp_path):
+    (tmp_path / "t").mkdir()
+    write_corpus(tmp_path / "t", sizes=(120_000, 180_000, 60_000))
+    grown(small_cluster, "proxies", tmp_path)
+    assert len((tmp_path / "o" / "losses.csv").read_text().splitlines()) == 1 + 16
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("small_cluster", [{"CPU": 2, "GPU": 1}], indirect=True)
+def test_work_for_gpus_waits_for_a_machine_that_has_one(small_cluster, tmp_path):
+    """Scheduling is real, the device is not."""
+    said = grown(small_cluster, "gpus", tmp_path)
+    assert "refused: no GPU is alive now, and the cluster may grow to 1: say with --workers" in said
+    assert "squares: [0, 1, 4, 9, 16, 25]" in said

@@ -92,9 +92,9 @@ def test_each_clouds_notice_is_understood(service, cloud):
 
 
 def test_questions_that_cannot_be_are_refused(capsys):
-    assert main(["cluster", "notices", "--source", "aws", "--every", "0"]) == 1
+    assert main(["cluster", "notices", "--source", "aws", "--every", "0"]) == 2
     assert "every must be over 0" in capsys.readouterr().err
-    assert main(["cluster", "notices", "--source", "kubernetes", "--grace", "0"]) == 1
+    assert main(["cluster", "notices", "--source", "kubernetes", "--grace", "0"]) == 2
     assert "grace must be 1 or more" in capsys.readouterr().err
 
 

@@ -38,7 +38,7 @@ def test_one_cloud_gives_its_files_alone(tmp_path):
 
 def test_what_a_person_wrote_is_left_alone(tmp_path, capsys):
     (tmp_path / "aws.yaml").write_text("mine: true\n")
-    assert main(["cluster", "render", "--fleet", str(FLEET), "--out", str(tmp_path)]) == 1
+    assert main(["cluster", "render", "--fleet", str(FLEET), "--out", str(tmp_path)]) == 2
     assert "was not written by this command" in capsys.readouterr().err
     assert (tmp_path / "aws.yaml").read_text() == "mine: true\n"
     assert list(tmp_path.iterdir()) == [tmp_path / "aws.yaml"]
@@ -67,7 +67,7 @@ def test_a_wrong_fleet_is_told_by_its_place(tmp_path, capsys, old, new, said):
     assert old in text
     (tmp_path / "fleet.yaml").write_text(text.replace(old, new, 1))
     words = ["cluster", "render", "--fleet", f"{tmp_path}/fleet.yaml", "--out", f"{tmp_path}/o"]
-    assert main(words) == 1
+    assert main(words) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "o").exists()
 

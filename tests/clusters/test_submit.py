@@ -1,5 +1,6 @@
 """Jobs sent to a real head with authentication, that of cluster/laptop.sh, with data on S3."""
 
+import asyncio
 import os
 import re
 import shlex
@@ -7,15 +8,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from killing import environment
 from made_proxies import write_corpus, write_model
 from made_up import write_metadata
+from ray.job_submission import JobStatus
 
+from gristmill.clusters import submission
 from gristmill.clusters.submission import runtime_environment
 from gristmill.core import io
-from gristmill.core.errors import BadInputError
+from gristmill.core.errors import BadInputError, TryAgainError
 from gristmill.core.job import run_job
 from gristmill.core.journal import read_events
 from gristmill.core.run import Run
@@ -156,29 +160,29 @@ def test_a_wrong_or_missing_token_is_refused(laptop, tmp_path):
     wrong.write_text("f" * 64)
     words = ["cluster", "submit", "lm", "describe", "demo", "--address", address]
     refused = gristmill(*words, env={**env, "RAY_AUTH_TOKEN_PATH": str(wrong)})
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert "refuses this token" in refused.stderr and "RAY_AUTH_TOKEN_PATH" in refused.stderr
     empty = tmp_path / "nobody"
     empty.mkdir()
     nobody = {**env, "HOME": str(empty), "RAY_AUTH_MODE": "disabled"}
     missing = gristmill(*words, env=nobody)
-    assert missing.returncode == 1
+    assert missing.returncode == 2
     assert "asks for a token and got none" in missing.stderr
     nothing = gristmill(*words, env={**env, "HOME": str(empty)})
-    assert nothing.returncode == 1 and "token" in nothing.stderr
+    assert nothing.returncode == 2 and "and none was found; the token is looked" in nothing.stderr
 
 
 def test_words_that_are_no_job_are_refused_before_anything_is_sent(capsys):
-    assert main(["cluster", "submit", "pool", "filtre", "--address", "http://127.0.0.1:1"]) == 1
+    assert main(["cluster", "submit", "pool", "filtre", "--address", "http://127.0.0.1:1"]) == 2
     assert "no job 'pool' 'filtre'" in capsys.readouterr().err
-    assert main(["cluster", "submit", "cluster", "plan", "--address", "http://127.0.0.1:1"]) == 1
+    assert main(["cluster", "submit", "cluster", "plan", "--address", "http://127.0.0.1:1"]) == 2
     assert "no job 'cluster' 'plan'" in capsys.readouterr().err
 
 
 def test_nobody_at_the_address_is_told(capsys):
-    assert main(["cluster", "submit", "lm", "describe", "--address", "http://127.0.0.1:1"]) == 1
+    assert main(["cluster", "submit", "lm", "describe", "--address", "http://127.0.0.1:1"]) == 75
     assert "no Ray head answers at http://127.0.0.1:1" in capsys.readouterr().err
-    assert main(["cluster", "submit", "lm", "describe", "--address", "ray://h:10001"]) == 1
+    assert main(["cluster", "submit", "lm", "describe", "--address", "ray://h:10001"]) == 2
     assert "must be the dashboard's" in capsys.readouterr().err
 
 
@@ -207,3 +211,63 @@ def test_the_guide_to_a_first_cluster_works_as_written(laptop, tmp_path):
     assert (tmp_path / "runs" / "first" / "corpus" / "DONE").exists()
     logs = list((tmp_path / "runs" / "first" / "corpus" / "logs").glob("*.log"))
     assert logs and logs[0].read_text()
+
+
+class Flaky:
+    """A head whose connection ends twice; each begins with the whole of the log."""
+
+    def __init__(self):
+        self.calls, self.asked = 0, 0
+
+    async def tail_job_logs(self, name):
+        self.calls += 1
+        yield "one\n"
+        if self.calls == 1:
+            raise RuntimeError("WebSocket connection closed unexpectedly")
+        yield "two\n"
+        if self.calls == 2:
+            return
+        yield "three\n"
+
+    def get_job_info(self, name):
+        self.asked += 1
+        over = self.calls == 3
+        return SimpleNamespace(
+            status=JobStatus.FAILED if over else JobStatus.RUNNING,
+            message="exit 75", driver_exit_code=75 if over else None,
+        )  # fmt: skip
+
+
+def test_a_dropped_connection_is_made_anew_and_nothing_is_printed_twice(monkeypatch, capsys):
+    monkeypatch.setattr(submission, "POLL_SECONDS", 0.01)
+    client = Flaky()
+    assert submission.follow(client, "job") == 75
+    assert capsys.readouterr().out == "one\ntwo\nthree\n"
+    assert (client.calls, client.asked) == (3, 2), "asked when a connection ends, not all the time"
+
+
+def test_a_head_that_stays_away_is_given_up(monkeypatch):
+    class Gone(Flaky):
+        async def tail_job_logs(self, name):
+            raise OSError("connection refused")
+            yield
+
+    monkeypatch.setattr(submission, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(submission, "LOST_SECONDS", 0.05)
+    with pytest.raises(TryAgainError, match="lost the head while following job"):
+        submission.follow(Gone(), "job")
+
+
+def test_silence_is_no_end(monkeypatch, capsys):
+    class Silent(Flaky):
+        async def tail_job_logs(self, name):
+            self.calls = 1
+            yield "one\n"
+            await asyncio.sleep(0.2)
+            self.calls = 3
+            yield "two\n"
+            await asyncio.sleep(60)
+
+    monkeypatch.setattr(submission, "SILENCE_SECONDS", 0.05)
+    assert submission.follow(Silent(), "job") == 75
+    assert capsys.readouterr().out == "one\ntwo\n"

@@ -53,7 +53,7 @@ def test_the_command_fails_and_says_where(tmp_path, capsys):
     assert main(["cluster", "validate", str(tmp_path / "c")]) == 1
     said = capsys.readouterr().out
     assert f"{path}: head_start_ray_commands.1: " in said and "1 wrong" in said
-    assert main(["cluster", "validate", str(tmp_path / "none")]) == 1
+    assert main(["cluster", "validate", str(tmp_path / "none")]) == 2
 
 
 def test_a_file_of_no_known_kind_is_told(tmp_path):

@@ -10,7 +10,7 @@ import urllib.request
 import pytest
 from killing import environment
 
-from gristmill.execution.gauges import Gauges
+from gristmill.execution.gauges import Gauges, tags_of
 
 CODE = """
 import sys, time
@@ -48,7 +48,8 @@ def test_gauges_are_served_by_the_node(tmp_path):
                 break
             time.sleep(1)
         found = re.search(r"ray_gristmill_tokens_per_second\{(.*)\} ([\d.]+)", text)
-        assert found and float(found[2]) == 1234.5 and 'run="train1"' in found[1]
+        assert found and float(found[2]) == 1234.5 and 'run="train1-' in found[1]
+        assert 'uri="s3://***@b/runs/train1"' in found[1]
         assert "secret" not in text
         assert "ray_gristmill_checkpoint_time_seconds{" in text
         assert "ray_gristmill_mfu" not in text, "a figure that is not known is not a number"
@@ -59,3 +60,9 @@ def test_gauges_are_served_by_the_node(tmp_path):
 
 def test_without_ray_nothing_happens():
     Gauges()("runs/x", {"step": 1})
+
+
+def test_runs_of_one_name_in_two_folders_are_two_series():
+    one, other = (tags_of(f"s3://bucket/{folder}/train1/") for folder in "ab")
+    assert one["run"] != other["run"] and one["run"].startswith("train1-")
+    assert one == tags_of("s3://bucket/a/train1")

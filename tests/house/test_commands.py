@@ -63,10 +63,10 @@ def test_every_recipe_builds_and_shows_its_flags(group, verb, recipe, capsys):
     [
         (["pol"], 2, "perhaps you meant pool"),
         (["pool", "filtre"], 2, "perhaps you meant filter"),
-        (["pool", "filter", "clip_scor"], 1, "perhaps you meant clip_score"),
-        (["pool", "filter", "basic & nothing"], 1, "no filter named 'nothing'"),
-        (["pool", "filter", "basic & clip_score(arch=b32"], 1, "closing bracket"),
-        (["pool", "filter", "basic & clip_score(fraktion=1)"], 1, "fraktion"),
+        (["pool", "filter", "clip_scor"], 2, "perhaps you meant clip_score"),
+        (["pool", "filter", "basic & nothing"], 2, "no filter named 'nothing'"),
+        (["pool", "filter", "basic & clip_score(arch=b32"], 2, "closing bracket"),
+        (["pool", "filter", "basic & clip_score(fraktion=1)"], 2, "fraktion"),
         (["pool", "ingest", "zip"], 2, "no SOURCE 'zip'"),
     ],
 )

@@ -12,6 +12,7 @@ from gristmill.core.config import config_hash
 from gristmill.core.errors import BadInputError, CorruptDataError, RunError
 from gristmill.core.job import run_job
 from gristmill.core.run import Run
+from gristmill.execution import growth as growth_module
 from gristmill.execution.session import Execution
 from gristmill.execution.slices import Slice, map_slices
 from gristmill.mixing import sweep as sweep_module
@@ -286,7 +287,9 @@ def test_a_proxy_larger_than_the_cluster_is_refused(corpus, tmp_path):
 
 
 def test_room_is_that_of_one_machine(monkeypatch):
-    monkeypatch.setattr(sweep_module, "node_rooms", lambda: [(4.0, 0.0), (4.0, 2.0)])
+    for module in (sweep_module, growth_module):
+        monkeypatch.setattr(module, "node_rooms", lambda: [(4.0, 0.0), (4.0, 2.0)])
+    monkeypatch.setattr(growth_module, "growth", lambda: None)
     with pytest.raises(BadInputError, match="asks for 6 CPUs and 0 GPUs of one machine"):
         sweep_module.require_room(6, 0)
     sweep_module.require_room(4, 1)

@@ -120,7 +120,7 @@ def test_a_folder_in_use_is_refused(tmp_path):
         lock.flush()
         words = ["pool", "filter", "no_filter", "--pool", tmp_path / "p", "--out", tmp_path / "o"]
         status, text = finish(*words, log=tmp_path / "log")
-    assert status == 1 and "is in use by process 1 on elsewhere" in text
+    assert status == 75 and "is in use by process 1 on elsewhere" in text
 
 
 def test_a_full_disk_leaves_nothing_that_looks_whole(tmp_path):

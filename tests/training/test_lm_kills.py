@@ -10,7 +10,9 @@ from lm_training import MODEL, losses, orders, train_here, write_small_tokens
 
 from gristmill.core import io
 from gristmill.core.config import to_dict
+from gristmill.core.journal import read_events
 from gristmill.core.run import Run
+from gristmill.execution.worker_log import DIED, ENDED
 from gristmill.training.lm.checkpoint import steps_done
 from gristmill.training.lm.job import TrainLmJob
 from gristmill.training.lm.placement import Placement
@@ -97,6 +99,12 @@ def test_kills_other_numbers_of_workers_and_engines_change_nothing(world, undist
     assert sizes == [1, 2, 2, 3, 2]
     done = json.loads((out / "DONE").read_text())["summary"]
     assert done["order"] == orders(undisturbed)[STEPS - 1]
+    (death,) = [e for e in read_events(str(out)) if e["event"] == "ranks died"]
+    assert "1" in death["ranks"], death
+    drivers = "".join(path.read_text() for path in (out / "logs").glob("driver-*"))
+    assert f"rank 1 said: {DIED}" in drivers
+    ended = [path.read_text().rstrip().splitlines()[-1] for path in (out / "logs").glob("rank-*")]
+    assert len(ended) == 10 and ended.count(ENDED) >= 2 and set(ended) == {ENDED, DIED}, ended
 
 
 def test_an_elastic_run_takes_what_there_is(world, undisturbed, tmp_path):

@@ -1,17 +1,28 @@
 """From words on the command line to a job: tyro over the job's dataclass, recipe by recipe."""
 
+import contextlib
 import dataclasses
 import importlib
 import logging
+import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from gristmill.core.action import Action
-from gristmill.core.errors import DISK_FULL, GristmillError
+from gristmill.core.errors import (
+    DISK_FULL,
+    BadInputError,
+    GristmillError,
+    MissingExtraError,
+    TryAgainError,
+)
 from gristmill.core.job import Job, run_job
 
 J = TypeVar("J", bound=Job)
+FAILED, BAD_INPUT, TRY_AGAIN, INTERRUPTED = 1, 2, 75, 130
+"""Exit statuses. 75 is EX_TEMPFAIL of sysexits.h: what retries a job should retry on that alone."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,24 +111,48 @@ def invoke(invocation: Invocation[Any]) -> int:
 
 
 def guarded(action: Callable[[], int]) -> int:
-    """Run `action`; our own errors become one line on stderr and status 1, Ctrl-C 130."""
+    """Run `action`; our own errors become one line on stderr and a status that says their kind."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     try:
-        return action()
+        with _told_to_end():
+            return action()
+    except TryAgainError as error:
+        return _say(f"error: {error}", TRY_AGAIN)
+    except (BadInputError, MissingExtraError) as error:
+        return _say(f"error: {error}", BAD_INPUT)
     except GristmillError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return _say(f"error: {error}", FAILED)
+    except (ConnectionError, TimeoutError) as error:
+        return _say(f"error: {error.__class__.__name__}: {error}; try again", TRY_AGAIN)
     except OSError as error:
         import errno
 
-        if error.errno == errno.ENOSPC:
-            print(f"error: {DISK_FULL}: {error}", file=sys.stderr)
-            return 1
-        print(f"error: {error.__class__.__name__}: {error}", file=sys.stderr)
-        return 1
+        full = error.errno == errno.ENOSPC
+        return _say(f"error: {DISK_FULL if full else error.__class__.__name__}: {error}", FAILED)
     except KeyboardInterrupt:
-        print("stopped; the same command resumes", file=sys.stderr)
-        return 130
+        return _say("stopped; the same command resumes", INTERRUPTED)
+    except SystemExit as end:
+        if end.code != signal.SIGTERM:
+            raise
+        return _say("told to end (SIGTERM); the same command resumes", TRY_AGAIN)
+
+
+def _say(line: str, status: int) -> int:
+    print(line, file=sys.stderr)
+    return status
+
+
+@contextlib.contextmanager
+def _told_to_end() -> Iterator[None]:
+    """Within, SIGTERM ends the command as an exit does, so that the run notes it; as in Ray."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def table(commands: Mapping[str, Mapping[str, Command]]) -> str:

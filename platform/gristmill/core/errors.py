@@ -3,7 +3,8 @@
 GristmillError
 ├── BadInputError (also ValueError)   data or a setting that cannot be right
 │   └── CorruptDataError              a file, row group or tar that cannot be read; names the place
-├── RunError                          a run folder that is in use, foreign, or unfinished
+├── RunError                          a run folder that is foreign or unfinished, a job that failed
+│   └── TryAgainError                 nothing is wrong with the job: machines went, or are taken
 └── MissingExtraError                 a package of an extra is not installed; prints the pip line
 """
 
@@ -23,7 +24,11 @@ class CorruptDataError(BadInputError):
 
 
 class RunError(GristmillError):
-    """A run folder that is in use, belongs to another job, or is not finished."""
+    """A run folder that belongs to another job or is not finished, or a job that failed."""
+
+
+class TryAgainError(RunError):
+    """Nothing is wrong with the job: machines went, or another process is at it for now."""
 
 
 class MissingExtraError(GristmillError, ImportError):

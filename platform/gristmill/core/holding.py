@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from gristmill.core import io
-from gristmill.core.errors import RunError
+from gristmill.core.errors import TryAgainError
 
 LOCK = ".lock"
 LEASE_SECONDS = 60.0
@@ -24,7 +24,7 @@ def hold(uri: str) -> Iterator[None]:
     """Hold a run's folder for this process.
 
     Raises:
-        RunError: Another process holds it.
+        TryAgainError: Another process holds it.
     """
     path = io.join(uri, LOCK)
     with _file_lock(io.local_path(path), uri) if io.is_local(uri) else _lease(path, uri):
@@ -62,8 +62,8 @@ def _sign(file: IO[str]) -> None:
     file.flush()
 
 
-def _in_use(uri: str, holder: str) -> RunError:
-    return RunError(
+def _in_use(uri: str, holder: str) -> TryAgainError:
+    return TryAgainError(
         f"{io.redact(uri)} is in use by {holder or 'another process'}; "
         "wait for it, end it, or choose another --out"
     )

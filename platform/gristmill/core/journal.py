@@ -23,7 +23,9 @@ LOGS, EVENTS = "logs", "events.jsonl"
 FLUSH_SECONDS = 15.0
 PART_BYTES = 1 << 20
 """A new part of the log begins at this size, so that no large object is written again and again."""
-LOG_NAME = re.compile(rf"{LOGS}/driver-\d{{8}}T\d{{6}}Z-\d+(-\d{{4}})?\.log")
+LOG_NAME = re.compile(
+    rf"{LOGS}/(driver-\d{{8}}T\d{{6}}Z-\d+(-\d{{4}})?|(rank-\d+|worker|crashed)-[\w-]+)\.log"
+)
 LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 logger = logging.getLogger(__name__)
 
@@ -161,8 +163,8 @@ def _bytes_of(path: str) -> bytes:
 
 
 def read_log(uri: str, last: int) -> list[str]:
-    """The last lines of the newest log of a run."""
-    names = io.list_files(io.join(uri, LOGS), ".log")
+    """The last lines of the newest log of a run's driver."""
+    names = [n for n in io.list_files(io.join(uri, LOGS), ".log") if f"/{LOGS}/driver-" in n]
     lines: list[str] = []
     for name in reversed(names):
         lines = io.read_bytes(name).decode(errors="replace").splitlines() + lines

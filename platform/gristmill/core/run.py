@@ -40,6 +40,10 @@ OBSERVER: ContextVar[Callable[[str, dict[str, Any]], None] | None] = ContextVar(
 """Sees each line of metrics and each event; a session with Ray shows them to Prometheus."""
 
 
+CURRENT: ContextVar["Run | None"] = ContextVar("current", default=None)
+"""The run that is open here, for parts that only have something to add to its record."""
+
+
 class Run:
     """One job's folder."""
 
@@ -146,9 +150,11 @@ class Run:
             self._started = time.time()
             with Journal(self.uri, also=self._beat) as self._journal:
                 self._journal.event("began" if began else "resumed")
+                token = CURRENT.set(self)
                 try:
                     yield self
                 finally:
+                    CURRENT.reset(token)
                     self.flush()
 
     def reopen(self) -> None:
@@ -277,6 +283,12 @@ class Run:
         io.write_json(self.path(DONE), manifest)
         self.event("done", seconds=manifest["seconds"])
         io.remove(self.scratch())
+
+
+def current_logs() -> str:
+    """The folder of logs of the run that is open here; empty if none is."""
+    run = CURRENT.get()
+    return run.path(LOGS) if run is not None else ""
 
 
 def _size_or_none(uri: str) -> int | None:

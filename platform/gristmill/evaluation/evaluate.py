@@ -1,6 +1,5 @@
 """`clip evaluate`: the tasks of a benchmark, each on a Ray worker, resumable task by task."""
 
-import dataclasses
 import logging
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -15,7 +14,8 @@ from gristmill.evaluation.benchmark import find_benchmark, load_task
 from gristmill.evaluation.candidate import Candidate, candidate_of_run, candidate_of_weights
 from gristmill.evaluation.results import RESULTS, result_line, write_results
 from gristmill.evaluation.tasks.base import MAIN, Task
-from gristmill.execution.session import Execution, cluster_gpus, session
+from gristmill.execution.growth import most_gpus
+from gristmill.execution.session import Execution, session
 from gristmill.execution.slices import Slice, SliceWorker, committed, map_slices
 from gristmill.models.clip import LoadedClip, load_clip
 
@@ -129,13 +129,10 @@ class EvaluateJob(Job):
         data = io.absolute(self.eval_data) if self.eval_data else ""
         _forget_changed(ledger, data)
         with session(self.execution):
-            gpus = cluster_gpus()
-            worker = TaskWorker(candidate, data, self.batch_size, run.path("details"), gpus > 0)
-            where = self.execution
-            if gpus:  # more actors than GPUs would wait for one another
-                where = dataclasses.replace(where, workers=min(where.workers or gpus, gpus))
+            on_gpu = most_gpus() > 0
+            worker = TaskWorker(candidate, data, self.batch_size, run.path("details"), on_gpu)
             return map_slices(
-                "evaluate", pieces, worker, ledger=ledger, execution=where, unit="tasks"
+                "evaluate", pieces, worker, ledger=ledger, execution=self.execution, unit="tasks"
             )
 
 

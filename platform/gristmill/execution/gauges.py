@@ -5,6 +5,7 @@ draws them. The run's own metrics.jsonl is the record; these are for looking.
 """
 
 import contextlib
+import hashlib
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -24,7 +25,7 @@ FIGURES = {
 CHECKPOINT = "checkpoint_time_seconds"
 SEEN = "last_line_time_seconds"
 PREFIX = "gristmill_"
-TAGS = ("run",)
+TAGS = ("run", "uri")
 
 
 class Gauges:
@@ -39,21 +40,28 @@ class Gauges:
 
         if not ray.is_initialized():
             return
-        run = io.redact(uri).rstrip("/").rpartition("/")[2]
+        tags = tags_of(uri)
         for name, about in FIGURES.items():
             value = values.get(name)
             if isinstance(value, int | float) and not isinstance(value, bool):
-                self._set(name, about, float(value), run)
-        self._set(SEEN, "When the run last logged a line", time.time(), run)
+                self._set(name, about, float(value), tags)
+        self._set(SEEN, "When the run last logged a line", time.time(), tags)
         if values.get("event") == "checkpoint":
-            self._set(CHECKPOINT, "When the newest checkpoint was complete", time.time(), run)
+            self._set(CHECKPOINT, "When the newest checkpoint was complete", time.time(), tags)
 
-    def _set(self, name: str, about: str, value: float, run: str) -> None:
+    def _set(self, name: str, about: str, value: float, tags: dict[str, str]) -> None:
         from ray.util.metrics import Gauge
 
         if name not in self._made:
             self._made[name] = Gauge(PREFIX + name, description=about, tag_keys=TAGS)
-        self._made[name].set(value, tags={"run": run})
+        self._made[name].set(value, tags=tags)
+
+
+def tags_of(uri: str) -> dict[str, str]:
+    """What tells a run's series from others': a short name of its own, and where it is."""
+    where = io.redact(uri).rstrip("/")
+    digest = hashlib.sha256(where.encode()).hexdigest()[:6]
+    return {"run": f"{where.rpartition('/')[2]}-{digest}", "uri": where}
 
 
 @contextlib.contextmanager

@@ -17,9 +17,18 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from gristmill.core import io
-from gristmill.core.errors import DISK_FULL, BadInputError, CorruptDataError, GristmillError
-from gristmill.execution.session import Execution, cluster_cpus, cluster_gpus
+from gristmill.core.errors import (
+    DISK_FULL,
+    BadInputError,
+    CorruptDataError,
+    GristmillError,
+    TryAgainError,
+)
+from gristmill.core.run import current_logs
+from gristmill.execution.growth import most_room
+from gristmill.execution.session import Execution, cluster_cpus, machines_lost, node_rooms
 from gristmill.execution.work import Slice, SliceFailedError, SliceWorker
+from gristmill.execution.worker_log import copied
 
 RETRIES_AFTER_A_KILL = 5
 LOOK_EVERY_SECONDS = 1.0
@@ -72,6 +81,12 @@ def _by_tasks(lines: Sequence[str], host: "Host", execution: Execution) -> Itera
                 except ray.exceptions.RayTaskError as error:
                     raise _failed(line, "could not start or report", error) from error
                 except ray.exceptions.RayError as error:
+                    if machines_lost(error):
+                        name = json.loads(line)["name"]
+                        raise TryAgainError(
+                            f"slice {name} lost its machine again and again: {error}; the same "
+                            "command goes on"
+                        ) from error
                     times = f"failed in Ray, after up to {RETRIES_AFTER_A_KILL} retries"
                     raise _failed(line, times, error) from error
     finally:
@@ -105,15 +120,19 @@ def _by_actors(lines: Sequence[str], host: "Host", execution: Execution) -> Iter
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
-    room = max(int(cluster_cpus() / host.worker.num_cpus), 1)
-    # More actors than GPUs would wait for one another.
-    room = max(min(room, int(cluster_gpus() / host.worker.num_gpus)), 1)
-    width = min(len(lines), execution.workers or room, room)
+
+    def fits(cpus: float, gpus: float) -> int:
+        return int(min(cpus / host.worker.num_cpus, gpus / host.worker.num_gpus) + 1e-6)
+
+    # More actors than GPUs would wait for one another; Ray Data starts more as machines come.
+    most = max(most_room(fits), 1)
+    most = min(len(lines), execution.workers or most, most)
+    least = min(max(sum(fits(*room) for room in node_rooms()), 1), most)
     data = ray.data.from_items([{"piece": line} for line in lines], override_num_blocks=len(lines))
     data = data.map_batches(
         HostActor,
         fn_constructor_args=(host,),
-        compute=ray.data.ActorPoolStrategy(size=width),
+        compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most),
         num_gpus=host.worker.num_gpus,
         num_cpus=host.worker.num_cpus,
         batch_size=1,
@@ -128,10 +147,12 @@ class Host:
     def __init__(self, worker: SliceWorker, ledger: str, skip_corrupt: bool) -> None:
         self.worker, self._ledger, self._skip_corrupt = worker, ledger, skip_corrupt
         self._key = secrets.token_hex(8)  # one a map: a later map's worker is another
+        self._logs = current_logs()
 
     def run(self, line: str) -> str:
         """Handle one slice, given and answered as JSON."""
-        return json.dumps(self._outcome(Slice(**json.loads(line))))
+        with copied(self._logs):
+            return json.dumps(self._outcome(Slice(**json.loads(line))))
 
     def _ready_worker(self) -> SliceWorker:
         """The worker of this process for this map, set up once; the one of an earlier map goes."""

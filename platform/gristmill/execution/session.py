@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gristmill.core.errors import BadInputError
+from gristmill.core.errors import BadInputError, TryAgainError
 from gristmill.execution.gauges import shown_to_prometheus
 
 PASSED_ON = ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "AWS_REGION", "GRISTMILL_FAULT")
@@ -44,7 +44,7 @@ def session(execution: Execution) -> Iterator[None]:
     import ray
 
     if ray.is_initialized():
-        with shown_to_prometheus():
+        with shown_to_prometheus(), _losses_named():
             yield
         return
     for name in ("ray._private.authentication", "ray.data"):
@@ -65,10 +65,39 @@ def session(execution: Execution) -> Iterator[None]:
         options = {"address": address, "runtime_env": {"env_vars": env_vars}}
     ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
     try:
-        with shown_to_prometheus():
+        with shown_to_prometheus(), _losses_named():
             yield
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _losses_named() -> Iterator[None]:
+    """Errors of Ray that say that machines are gone become ours; others are a job's own."""
+    from ray.exceptions import RayError
+
+    try:
+        yield
+    except RayError as error:
+        if not machines_lost(error):
+            raise
+        first = str(error).strip().splitlines()[0]
+        raise TryAgainError(f"the cluster lost machines: {first}; the same command goes on") from (
+            error
+        )
+
+
+def machines_lost(error: BaseException) -> bool:
+    """Whether an error of Ray says that a node or the head is gone, rather than a process."""
+    from ray import exceptions
+
+    lost = (
+        exceptions.NodeDiedError,
+        exceptions.LocalRayletDiedError,
+        exceptions.RaySystemError,
+        exceptions.RpcError,
+    )
+    return isinstance(error, lost) or bool(getattr(error, "preempted", False))
 
 
 def _inherit() -> None:
@@ -88,23 +117,24 @@ def _local_cpus(execution: Execution) -> int:
     return max(len(os.sched_getaffinity(0)), execution.workers, 1)
 
 
-def node_rooms() -> list[tuple[float, float]]:
-    """CPUs and GPUs of each machine of the cluster that this process has joined."""
+def node_rooms(having: str = "") -> list[tuple[float, float]]:
+    """CPUs and GPUs of each machine alive, or of those that have a resource."""
     import ray
 
     there = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    there = [has for has in there if not having or having in has]
     return [(float(r.get("CPU", 0)), float(r.get("GPU", 0))) for r in there]
 
 
 def cluster_cpus() -> int:
-    """CPUs of the cluster that this process has joined."""
+    """CPUs alive in the cluster that this process has joined."""
     import ray
 
     return max(int(ray.cluster_resources().get("CPU", 1)), 1)
 
 
 def cluster_gpus() -> int:
-    """GPUs of the cluster that this process has joined."""
+    """GPUs alive in the cluster that this process has joined."""
     import ray
 
     return int(ray.cluster_resources().get("GPU", 0))

@@ -10,14 +10,17 @@ import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from gristmill.core import io
 from gristmill.core.errors import BadInputError
 from gristmill.core.progress import Progress
+from gristmill.core.run import current_logs
+from gristmill.execution.growth import most_room
 from gristmill.execution.hosting import fault_point
 from gristmill.execution.session import Execution, node_rooms
+from gristmill.execution.worker_log import copied
 from gristmill.mixing.proxy import DivergedError, Proxy, ProxyBench, Trial
 from gristmill.mixing.results import Result, file_name, load_results
 
@@ -46,6 +49,8 @@ class Sweep:
     """Indexes are unique."""
     bench: ProxyBench
     """Copied to the workers."""
+    logs: str = field(default_factory=current_logs)
+    """Folder for what the workers say."""
     folder: str
     """Of the results."""
     cpus: float = 1.0
@@ -178,14 +183,14 @@ def require_room(cpus: float, gpus: float) -> None:
     Raises:
         BadInputError: No machine of the cluster has room for one.
     """
-    rooms = node_rooms()
-    if any(_fits(room, cpus, gpus) for room in rooms):
+    if most_room(lambda *room: _fits(room, cpus, gpus)):
         return
+    rooms = node_rooms()
     largest = ", ".join(f"{c:g} CPUs and {g:g} GPUs" for c, g in sorted(set(rooms), reverse=True))
     raise BadInputError(
         f"a proxy asks for {cpus:g} CPUs and {gpus:g} GPUs of one machine, and the cluster's have "
-        f"{largest or 'none'}: it would wait for ever; ask for less, or join a larger cluster with "
-        "--address"
+        f"{largest or 'none'}, nor would any that may come: it would wait for ever; ask for less, "
+        "or join a larger cluster with --address"
     )
 
 
@@ -199,7 +204,7 @@ def _fits(room: tuple[float, float], cpus: float, gpus: float) -> int:
 
 def _width(sweep: Sweep, execution: Execution) -> int:
     """Trials at once. A bound of our own: idle actors that hold every CPU can hang Tune."""
-    room = sum(_fits(one, sweep.cpus, sweep.gpus) for one in node_rooms())
+    room = most_room(lambda *one: _fits(one, sweep.cpus, sweep.gpus))
     return max(min(execution.workers or room, room), 1)
 
 
@@ -250,7 +255,7 @@ def _trainable() -> Any:
         """Tune's side of a TrialWorker."""
 
         def setup(self, config: dict[str, Any], sweep: Sweep) -> None:
-            self._worker = TrialWorker(sweep)
+            self._worker, self._logs = TrialWorker(sweep), sweep.logs
             self._worker.begin(config["index"])
 
         def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -258,7 +263,8 @@ def _trainable() -> Any:
             return True
 
         def step(self) -> dict[str, Any]:
-            return self._worker.piece()
+            with copied(self._logs):
+                return self._worker.piece()
 
     return ProxyTrial
 

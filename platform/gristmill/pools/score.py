@@ -10,7 +10,8 @@ from gristmill.core.job import Job
 from gristmill.core.plan import Plan
 from gristmill.core.report import Report
 from gristmill.core.run import REPORT, Run
-from gristmill.execution.session import Execution, cluster_gpus, session
+from gristmill.execution.growth import most_gpus
+from gristmill.execution.session import Execution, session
 from gristmill.execution.slices import map_slices
 from gristmill.models.clip import ClipSpec, check_arch, checkpoint_uri
 from gristmill.pools import derived
@@ -80,7 +81,7 @@ class ScoreJob(Job):
                 template=pool.metadata_files[0],
                 rebuild=self.rebuild_metadata,
                 out=run.uri,
-                num_gpus=1.0 if cluster_gpus() else 0.0,
+                num_gpus=1.0 if most_gpus() else 0.0,
             )
             done = map_slices(
                 "score",

@@ -175,7 +175,7 @@ COMMANDS: dict[str, dict[str, Command]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Returns 0, 1 for an error of ours, 2 for usage, 130 for Ctrl-C."""
+    """Run one command. Its exit status is 0, or one of those in core/cli.py."""
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
         print(overview())

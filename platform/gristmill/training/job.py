@@ -177,8 +177,9 @@ class TrainClipJob(Job):
         self._conclude(run)
 
     def _train(self, run: Run, sources: list[Source]) -> None:
-        from gristmill.training.launch import launch, place_ranks
+        from gristmill.training.launch import launch
         from gristmill.training.progress import Recorder
+        from gristmill.training.ranks import place_ranks, tell_of_waiting
 
         num_workers, use_gpu = place_ranks(self.execution.workers)
         steps = self.steps(num_workers)
@@ -194,6 +195,7 @@ class TrainClipJob(Job):
             device="gpu" if use_gpu else "cpu",
             steps=steps.total,
         )
+        tell_of_waiting(run, num_workers, use_gpu=use_gpu)
         launch(
             self._spec(run, sources, steps, precision),
             name=f"clip-train-{self.scale.name}",

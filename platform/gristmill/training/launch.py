@@ -6,12 +6,14 @@ newest, and records go through a mailbox to the driver, the only writer of the r
 rank that outlives a killed driver for a moment cannot write beside the next one.
 """
 
+import contextlib
 import errno
 import logging
+import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -21,9 +23,13 @@ from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gristmill.core import errors, io
-from gristmill.core.errors import BadInputError, GristmillError, RunError
-from gristmill.execution.session import cluster_cpus, cluster_gpus
+from gristmill.core.errors import GristmillError, RunError, TryAgainError
+from gristmill.core.run import current_logs
+from gristmill.execution.follower import followed
+from gristmill.execution.growth import growth
+from gristmill.execution.session import machines_lost
 from gristmill.training import checkpoint
+from gristmill.training.deaths import DEATH, FailureReport, log_kind, tell_of_death
 from gristmill.training.place import Place
 
 if TYPE_CHECKING:
@@ -33,26 +39,12 @@ POLL_SECONDS = 0.25
 SETTLE_SECONDS = 0.05
 WAITED_FOR = ("epoch", "saving", "saved")
 """Kinds of records after which a rank waits until the driver has dealt with all so far."""
+START_TIMEOUT, START_SECONDS = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", 1800
+"""Ray Train's minute is over before a cloud has started a machine; each try anew asks for all."""
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What a restart does not mend."""
 Post = Callable[[dict[str, Any]], None]
 logger = logging.getLogger(__name__)
-
-
-def place_ranks(wanted: int) -> tuple[int, bool]:
-    """How many ranks, and whether they use GPUs: those asked for, else one a GPU, else one CPU.
-
-    Raises:
-        BadInputError: More are wanted than the cluster can ever hold.
-    """
-    gpus, cpus = cluster_gpus(), cluster_cpus()
-    room = gpus or cpus
-    if wanted > room:
-        kind = "GPUs" if gpus else "CPUs"
-        raise BadInputError(
-            f"{wanted} workers on a cluster with {room} {kind}; give --workers {room} or fewer"
-        )
-    return wanted or gpus or 1, gpus > 0
 
 
 class _Mailbox:
@@ -131,7 +123,6 @@ def run_ranks(
     scaling: Any,
     max_failures: int,
     deliver: Post,
-    callbacks: Callable[[Any], list[Any]] = lambda _: [],
 ) -> None:
     """Run `train(spec, place, post)` as ranks; returns when every rank has.
 
@@ -141,15 +132,20 @@ def run_ranks(
         name: Of the training, for Ray's own logs.
         scaling: Ray's ScalingConfig. Ranks with GPUs speak NCCL, others Gloo.
         max_failures: How many times Ray may restart the group; -1: without end.
-        deliver: Gets what rank 0 posts, in this thread, in order.
-        callbacks: Makes Ray Train's callbacks, given the mailbox.
+        deliver: Gets what rank 0 posts, and what is known of dead ranks, in this thread, in order.
 
     Raises:
         GristmillError: What a rank raised about its input; or RunError when ranks kept failing.
     """
     _warn_of_private_disks(spec.checkpoints)
     mailbox = _make_mailbox()
-    config = {"train": train, "spec": spec, "mailbox": mailbox}
+    config = {"train": train, "spec": spec, "mailbox": mailbox, "logs": current_logs()}
+
+    def told(record: dict[str, Any]) -> None:
+        if record["kind"] == DEATH:
+            tell_of_death(record)
+        deliver(record)
+
     with tempfile.TemporaryDirectory(
         prefix="gristmill-train-", ignore_cleanup_errors=True
     ) as private:
@@ -162,15 +158,34 @@ def run_ranks(
                 name=name,
                 storage_path=private,
                 failure_config=ray.train.FailureConfig(max_failures=max_failures),
-                callbacks=callbacks(mailbox),
+                callbacks=[FailureReport(mailbox)],
             ),
         )
-        failure = _fit(trainer, mailbox, deliver)
+        with _patience(scaling):
+            failure = _fit(trainer, mailbox, told)
     if failure is not None:
-        raise RunError(
+        causes = [failure, *(getattr(failure, "worker_failures", None) or {}).values()]
+        kind = TryAgainError if any(map(machines_lost, causes)) else RunError
+        raise kind(
             f"training failed for good: {_first_line(failure)}; the same command resumes from the "
             "newest checkpoint"
         ) from failure
+
+
+@contextlib.contextmanager
+def _patience(scaling: Any) -> Iterator[None]:
+    """Let Ray Train wait for machines as long as clouds take; its controller inherits the setting.
+
+    Not an elastic group: that one begins smaller when its time is over.
+    """
+    before = os.environ.get(START_TIMEOUT)
+    if before is None and isinstance(scaling.num_workers, int):
+        os.environ[START_TIMEOUT] = str(START_SECONDS)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(START_TIMEOUT, None)
 
 
 def _make_mailbox() -> Any:
@@ -181,11 +196,12 @@ def _make_mailbox() -> Any:
 
 def _warn_of_private_disks(checkpoints: str) -> None:
     nodes = sum(bool(node["Alive"]) for node in ray.nodes())
-    if nodes > 1 and io.is_local(checkpoints):
+    many = f"{nodes} machines" if nodes > 1 else "machines that come and go"
+    if io.is_local(checkpoints) and (nodes > 1 or growth() is not None):
         logger.warning(
-            "--out is a local path on a cluster of %d machines: each of them must see the same "
+            "--out is a local path on a cluster of %s: each of them must see the same "
             "folder at %s (a shared file system), or give --out a URI such as s3://bucket/run",
-            nodes,
+            many,
             checkpoints,
         )
 
@@ -197,6 +213,8 @@ class _Delivery:
         self._checkpoints, self._on_record = spec.checkpoints, on_record
 
     def __call__(self, record: dict[str, Any]) -> None:
+        if record["kind"] == DEATH:
+            return  # Ray counts them, and restarts the group
         if record["kind"] == "saved":
             self._look_for(record["epoch"] + 1)
         try:
@@ -253,7 +271,7 @@ def _deliver_all(mailbox: Any, deliver: Post) -> dict[str, Any] | None:
     try:
         records, fatal = ray.get(mailbox.take.remote())
     except RayActorError as error:
-        raise RunError(
+        raise TryAgainError(
             f"the process that carries the workers' records died ({_first_line(error)}); "
             "the same command resumes from the newest checkpoint"
         ) from error
@@ -279,7 +297,8 @@ def _rank_main(config: dict[str, Any]) -> None:
         device=ray.train.torch.get_device(),
     )
     try:
-        config["train"](spec, place, lambda record: _send(mailbox, record))
+        with followed(config["logs"], log_kind(place.rank)):
+            config["train"](spec, place, lambda record: _send(mailbox, record))
     except (GristmillError, OSError) as error:
         why = {"kind": type(error).__name__, "text": str(error)}
         if isinstance(error, OSError):

@@ -33,7 +33,8 @@ from gristmill.evaluation.lm.subject import (
     open_corpus,
     subject_of,
 )
-from gristmill.execution.session import Execution, cluster_gpus, session
+from gristmill.execution.growth import most_gpus
+from gristmill.execution.session import Execution, session
 from gristmill.execution.slices import Slice, map_slices
 
 RESULTS = "results.json"
@@ -161,17 +162,14 @@ class LmEvaluateJob(Job):
             precision=self.precision,
         )
         with session(self.execution):
-            gpus = cluster_gpus()
-            worker = LossWorker(scoring, text, run.path(LOSSES), on_gpu=gpus > 0)
-            where = self.execution
-            if gpus:  # more actors than GPUs would wait for one another
-                where = dataclasses.replace(where, workers=min(where.workers or gpus, gpus))
+            on_gpu = most_gpus() > 0
+            worker = LossWorker(scoring, text, run.path(LOSSES), on_gpu=on_gpu)
             markers = map_slices(
                 "evaluate",
                 pieces,
                 worker,
                 ledger=run.scratch("scored"),
-                execution=where,
+                execution=self.execution,
                 unit="tokens",
             )
         baseline = None
@@ -184,7 +182,7 @@ class LmEvaluateJob(Job):
                 most_tokens=self.baseline_tokens,
                 first_place=first_place(subject.config),
             )
-        bf16 = self.precision == "bf16" or (self.precision == "auto" and gpus > 0)
+        bf16 = self.precision == "bf16" or (self.precision == "auto" and on_gpu)
         sizes = dict(zip(domains, (marker["bytes"] for marker in markers), strict=True))
         return {
             "precision": "bf16" if bf16 else "fp32",

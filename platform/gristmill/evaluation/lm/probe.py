@@ -28,7 +28,8 @@ from gristmill.evaluation.lm.subject import (
     open_corpus,
     subject_of,
 )
-from gristmill.execution.session import Execution, cluster_gpus, session
+from gristmill.execution.growth import most_gpus
+from gristmill.execution.session import Execution, session
 from gristmill.execution.slices import Slice, SliceWorker, map_slices
 
 PROBES = "probes.json"
@@ -107,19 +108,16 @@ class ProbeJob(Job):
             precision=self.precision,
         )
         with session(self.execution):
-            gpus = cluster_gpus()
+            on_gpu = most_gpus() > 0
             worker = ProbeWorker(
-                scoring, self.corpora, self.names, seq_len, self.num_sequences, on_gpu=gpus > 0
+                scoring, self.corpora, self.names, seq_len, self.num_sequences, on_gpu=on_gpu
             )
-            where = self.execution
-            if gpus:  # more actors than GPUs would wait for one another
-                where = dataclasses.replace(where, workers=min(where.workers or gpus, gpus))
             found = map_slices(
                 "probe",
                 [Slice(name=domain, payload={"domain": domain}) for domain in domains],
                 worker,
                 ledger=run.scratch("probed"),
-                execution=where,
+                execution=self.execution,
                 unit="domains",
             )
         by_domain = dict(zip(domains, found, strict=True))

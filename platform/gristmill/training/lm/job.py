@@ -142,6 +142,7 @@ class TrainLmJob(Job):
     def _train(self, run: Run, checked: "Checked") -> None:
         from gristmill.training.lm.launch import launch, ranks_of
         from gristmill.training.lm.records import Recorder, open_board
+        from gristmill.training.ranks import tell_of_waiting
 
         num_workers, use_gpu = ranks_of(self.execution)
         self.execution.require_division(self.batch_size, num_workers)
@@ -154,6 +155,8 @@ class TrainLmJob(Job):
             device="gpu" if use_gpu else "cpu",
             steps=self.num_steps,
         )
+        least = self.execution.min_workers or num_workers
+        tell_of_waiting(run, least, use_gpu=use_gpu)
         recorder = Recorder(
             run,
             f"train {self.preset}",

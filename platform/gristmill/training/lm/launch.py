@@ -1,6 +1,5 @@
 """Start the ranks of a language model's training, and decide when they have failed for good."""
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -8,14 +7,15 @@ import ray
 import ray.train
 
 from gristmill.core.errors import RunError
-from gristmill.training.launch import announced, place_ranks, run_ranks
+from gristmill.training.deaths import DEATH
+from gristmill.training.launch import announced, run_ranks
 from gristmill.training.lm import checkpoint
 from gristmill.training.lm.loop import LmSpec, Post
 from gristmill.training.lm.placement import Placement
 from gristmill.training.place import Place
+from gristmill.training.ranks import place_ranks
 
 FOREVER = -1
-logger = logging.getLogger(__name__)
 
 
 def ranks_of(placement: Placement) -> tuple[int, bool]:
@@ -53,7 +53,6 @@ def launch(
         scaling=ray.train.ScalingConfig(num_workers=wanted, use_gpu=use_gpu),
         max_failures=FOREVER,  # Delivery counts them, by whether a checkpoint came in between
         deliver=Delivery(spec.checkpoints, placement.max_failures, on_record),
-        callbacks=lambda mailbox: [FailureReport(mailbox)],
     )
 
 
@@ -61,20 +60,6 @@ def _train(spec: LmSpec, place: Place, post: Post) -> None:
     from gristmill.training.lm.loop import train
 
     train(spec, place, post, notice=announced)
-
-
-class FailureReport(ray.train.UserCallback):
-    """Lives in Ray Train's controller: tells the driver that ranks have died."""
-
-    def __init__(self, mailbox: Any) -> None:
-        self._mailbox = mailbox
-
-    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """Post who died of what, and whether a node was taken away."""
-        del run_context
-        preempted = any(getattr(e, "preempted", False) for e in worker_exceptions.values())
-        ranks = {str(rank): _last_line(error) for rank, error in worker_exceptions.items()}
-        self._mailbox.post.remote({"kind": "failure", "ranks": ranks, "preempted": preempted})
 
 
 class Delivery:
@@ -94,7 +79,7 @@ class Delivery:
         if kind == "saved":
             self._failures = 0
             self._look_for(record["step"])
-        elif kind == "failure":
+        elif kind == DEATH:
             self._failed(record)
         if kind != "saving":
             self._on_record(record)
@@ -103,7 +88,6 @@ class Delivery:
         nodes, before = _nodes_alive(), self._nodes
         self._nodes = nodes
         said = "; ".join(f"rank {rank}: {why}" for rank, why in record["ranks"].items())
-        logger.warning("workers died (%s); they start again from the newest checkpoint", said)
         if record["preempted"] or nodes < before:
             return
         self._failures += 1
@@ -124,8 +108,3 @@ class Delivery:
 
 def _nodes_alive() -> int:
     return sum(bool(node["Alive"]) for node in ray.nodes())
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else repr(error))[:300]
