@@ -60,6 +60,11 @@ def runs(request, plain, corpus, tmp_path_factory):
         specs[name, "guarded"] = spec_for(
             corpus, folder / f"g-{name}", engine=name, guard=JUMPY, optimization=SLOW, steps=16
         )
+        for bf16 in (False, True) if name != "zero0" else ():
+            specs[name, f"guarded, offload, bf16 {bf16}"] = spec_for(
+                corpus, folder / f"g-{name}-{bf16}", engine=name, guard=JUMPY, optimization=SLOW,
+                steps=16, offload=True, bf16=bf16,
+            )  # fmt: skip
         specs[name, "resumed"] = spec_for(corpus, folder / f"r-{name}", engine=name)
         shutil.copytree(plain[1] / "step-00000008", folder / f"r-{name}" / "step-00000008")
     found = train_ranks(2, list(specs.values()), DS_ACCELERATOR="cpu")
@@ -99,9 +104,16 @@ def test_every_stage_leaves_out_the_same_bad_steps(runs, corpus, tmp_path):
     expected = train_here(spec_for(corpus, tmp_path, guard=JUMPY, optimization=SLOW, steps=16))
     bad = [record["step"] for record in of_kind(expected, "guard")]
     assert 0 < len(bad) < 12
-    for stage in runs.stages:
-        records = runs.records[stage, "guarded"]
-        assert [record["step"] for record in of_kind(records, "guard")] == bad
+    for (_, what), records in runs.records.items():
+        if not what.startswith("guarded"):
+            continue
+        guards = of_kind(records, "guard")
+        assert all(r["why"].startswith("the loss is") for r in guards), "a bad step left traces"
+        if what.endswith("True"):  # in bf16 a loss at the limit may fall on its other side
+            assert 0 < len(guards) < 12
+            close(losses(records), losses(expected), 0.05)
+            continue
+        assert [record["step"] for record in guards] == bad
         close(losses(records), losses(expected), 1e-4)
 
 

@@ -20,6 +20,8 @@ from lm_training import (
 
 from gristmill.core import io
 from gristmill.core.errors import BadInputError, CorruptDataError, RunError
+from gristmill.corpora.stream import validation_batch
+from gristmill.corpora.tokens import TokenCorpus
 from gristmill.training.lm import checkpoint, loop
 from gristmill.training.lm.guard import Guard
 from gristmill.training.lm.loop import train
@@ -149,6 +151,21 @@ def test_checkpoints_on_an_object_store(whole, corpus, bucket):
     again = train_here(spec_for(corpus, f"{bucket}/run"))
     assert of_kind(again, "start")[0]["step"] == 8
     assert losses(again)[23] == losses(whole[0])[23]
+
+
+def test_a_prefixs_targets_count_in_no_loss(corpus, tmp_path):
+    """A validation loss is the mean over the targets that the model is to say."""
+    model = dataclasses.replace(MODEL, prefix=9)
+    records = train_here(spec_for(corpus, tmp_path, model=model, steps=1, validation_every=1))
+    manifest = checkpoint.read_manifest(str(tmp_path), 1, model=model)
+    trained = model.build()
+    for name, state in checkpoint.read_states(str(tmp_path), 1, manifest):
+        trained.get_parameter(name).data.copy_(state.param)
+    for domain, found in of_kind(records, "validation")[-1]["loss"].items():
+        rows = validation_batch(TokenCorpus(corpus), domain, seq_len=16, count=5)
+        tokens = torch.from_numpy(rows)
+        with torch.no_grad():
+            assert found == pytest.approx(float(trained(tokens[:, :-1], tokens[:, 1:])), abs=1e-5)
 
 
 # -- divergence ------------------------------------------------------------------------------------

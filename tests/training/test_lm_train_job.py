@@ -76,6 +76,17 @@ def test_a_domain_repeated_beyond_the_cap(job_for):
     refused(job_for(steps=5000), r"would repeat .*over the cap of 4; lower these weights")
 
 
+@pytest.mark.parametrize(("seq_len", "well"), [(8, False), (9, True)])
+def test_a_sequence_within_the_prefix(job_for, tmp_path, seq_len, well):
+    uri = str(tmp_path / "prefix.json")
+    io.write_json(uri, to_dict(dataclasses.replace(MODEL, prefix=9)))
+    job = job_for(preset=uri, seq_len=seq_len)
+    if well:
+        job.plan()
+    else:
+        refused(job, r"seq_len 8 leaves nothing to learn: .* give --seq-len 9 or more")
+
+
 def test_a_mixture_found_with_another_tokenizer(job_for, tmp_path):
     weights = {"one": 0.5, "two": 0.5}
     io.write_json(str(tmp_path / "m.json"), {"weights": weights, "vocabulary": "d" * 64})

@@ -103,6 +103,11 @@ class ModelConfig:
         return self.head_dim or self.width // self.num_heads
 
     @property
+    def hidden_targets(self) -> int:
+        """First targets of a sequence that count nothing: a prefix LM's queries see them."""
+        return max(self.prefix - 1, 0)
+
+    @property
     def num_params(self) -> int:
         """All parameters; a tied matrix counts once. Builds the model on the meta device."""
         return sum(self.params_by_part.values())

@@ -66,9 +66,9 @@ class Decoder(nn.Module):
         hidden_BTM = self.hidden(tokens_BT, cache=cache, watch=watch)
         if targets_BT is None:
             return self.head(hidden_BTM)
-        if self.config.prefix > 1:  # the token at place t is the target of place t - 1
+        if hidden := self.config.hidden_targets:
             targets_BT = targets_BT.clone()
-            targets_BT[:, : self.config.prefix - 1] = IGNORE
+            targets_BT[:, :hidden] = IGNORE
         return self.head(hidden_BTM, targets_BT, reduction)
 
     def hidden(

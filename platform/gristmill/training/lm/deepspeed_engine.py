@@ -92,7 +92,17 @@ class DeepSpeedEngine(Engine):
         if self._bare:
             return norm
         found = self._engine.get_global_grad_norm()
-        return math.inf if found is None else float(found)
+        norm = math.inf if found is None else float(found)
+        if not math.isfinite(norm):
+            self._forget_gradients()
+        return norm
+
+    def _forget_gradients(self) -> None:
+        """Stages 1 and 2 with offload: DeepSpeed 0.19 refuses a step but keeps its gradients, to
+        which it would add those of the next. Without offload it clears them itself."""
+        if self.spec.offload and self.stage in (1, 2):
+            kept = self._engine.optimizer.averaged_gradients
+            kept.update(dict.fromkeys(kept))
 
     def _clip(self) -> float:
         limit = self.spec.optimization.clip or math.inf

@@ -108,8 +108,7 @@ class Trainer:
             keep=spec.keep_checkpoints,
             post=self._tell,
         )
-        hidden = max(spec.model.prefix - 1, 0)  # targets within a prefix count nothing
-        self._targets = spec.batch_size * (spec.seq_len - hidden)
+        self._targets = spec.batch_size * (spec.seq_len - spec.model.hidden_targets)
         self._clock = Clock(spec, place)
 
     # -- the whole -----------------------------------------------------------------------------

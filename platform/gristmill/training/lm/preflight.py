@@ -47,6 +47,11 @@ def check(job: "TrainLmJob") -> Checked:
         raise BadInputError(
             f"seq_len {seq_len} is over the {model.context_length} learned positions of the model"
         )
+    if seq_len <= model.hidden_targets:
+        raise BadInputError(
+            f"seq_len {seq_len} leaves nothing to learn: the first {model.hidden_targets} targets lie "
+            f"in the prefix of {model.prefix} tokens; give --seq-len {model.prefix} or more"
+        )
     mixture = read_mixture(job.mixture, corpus.sizes())
     stream = TokenStream(corpus, mixture, seq_len=seq_len, batch_size=job.batch_size, seed=job.seed)
     ledger = stream.require_epochs(job.num_steps, job.max_epochs)
