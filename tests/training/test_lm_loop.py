@@ -241,6 +241,35 @@ def test_a_truncated_checkpoint_is_refused_by_name(whole, corpus, tmp_path):
         train_here(spec_for(corpus, tmp_path))
 
 
+@pytest.mark.parametrize("place", [9, -100])
+def test_a_damaged_checkpoint_of_the_right_size_is_refused(whole, corpus, tmp_path, place):
+    """A byte of the header, and one of a weight."""
+    shutil.copytree(whole[1] / "step-00000008", tmp_path / "step-00000008")
+    file = tmp_path / "step-00000008" / "state-00000-of-00001.safetensors"
+    data = bytearray(file.read_bytes())
+    data[place] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(CorruptDataError, match=r"state-00000.* is damaged.*remove .*step-00000008"):
+        train_here(spec_for(corpus, tmp_path))
+
+
+def test_a_truncated_manifest_is_refused_by_name(whole, corpus, tmp_path):
+    shutil.copytree(whole[1] / "step-00000008", tmp_path / "step-00000008")
+    file = tmp_path / "step-00000008" / "checkpoint.json"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(CorruptDataError, match=r"checkpoint.json is not JSON.*remove .*00000008"):
+        train_here(spec_for(corpus, tmp_path))
+
+
+def test_a_checkpoint_damaged_on_an_object_store_is_refused(whole, corpus, bucket):
+    for file in (whole[1] / "step-00000008").iterdir():
+        data = bytearray(file.read_bytes())
+        data[-3] ^= file.suffix == ".safetensors"
+        io.write_bytes(f"{bucket}/run/step-00000008/{file.name}", bytes(data))
+    with pytest.raises(CorruptDataError, match=r"is damaged.*remove .*step-00000008"):
+        train_here(spec_for(corpus, f"{bucket}/run"))
+
+
 def test_a_checkpoint_of_another_model_is_refused(whole, corpus):
     wider = dataclasses.replace(MODEL, width=64)
     with pytest.raises(BadInputError, match=r"another model .*width: 32 -> 64"):

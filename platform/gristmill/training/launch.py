@@ -141,7 +141,7 @@ def run_ranks(
         name: Of the training, for Ray's own logs.
         scaling: Ray's ScalingConfig. Ranks with GPUs speak NCCL, others Gloo.
         max_failures: How many times Ray may restart the group; -1: without end.
-        deliver: Gets what rank 0 posts, in this thread, in order.
+        deliver: Gets what the ranks post, in this thread; what one posts in order.
         callbacks: Makes Ray Train's callbacks, given the mailbox.
 
     Raises:

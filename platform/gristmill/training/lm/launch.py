@@ -60,6 +60,8 @@ def launch(
 def _train(spec: LmSpec, place: Place, post: Post) -> None:
     from gristmill.training.lm.loop import train
 
+    node = ray.get_runtime_context().get_node_id()
+    post({"kind": "rank", "rank": place.rank, "world_size": place.world_size, "node": node})
     train(spec, place, post, notice=announced)
 
 
@@ -82,7 +84,9 @@ class Delivery:
 
     def __init__(self, folder: str, max_failures: int, on_record: Callable[..., None]) -> None:
         self._folder, self._most, self._on_record = folder, max_failures, on_record
-        self._failures, self._nodes = 0, _nodes_alive()
+        self._failures = 0
+        self._nodes: dict[int, str] = {}
+        """Of each rank, the node it runs on."""
 
     def __call__(self, record: dict[str, Any]) -> None:
         """Handle one record.
@@ -91,6 +95,10 @@ class Delivery:
             RunError: The ranks died too often, or checkpoints land where the driver sees none.
         """
         kind = record["kind"]
+        if kind == "rank":
+            self._nodes[record["rank"]] = record["node"]
+            self._nodes = {r: n for r, n in self._nodes.items() if r < record["world_size"]}
+            return
         if kind == "saved":
             self._failures = 0
             self._look_for(record["step"])
@@ -100,11 +108,11 @@ class Delivery:
             self._on_record(record)
 
     def _failed(self, record: dict[str, Any]) -> None:
-        nodes, before = _nodes_alive(), self._nodes
-        self._nodes = nodes
+        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        lost, self._nodes = set(self._nodes.values()) - alive, {}
         said = "; ".join(f"rank {rank}: {why}" for rank, why in record["ranks"].items())
         logger.warning("workers died (%s); they start again from the newest checkpoint", said)
-        if record["preempted"] or nodes < before:
+        if record["preempted"] or lost:
             return
         self._failures += 1
         if self._failures > self._most:
@@ -120,10 +128,6 @@ class Delivery:
                 f"a worker saved step {step} in {self._folder}, but it is not there for the "
                 "driver: give --out a folder that all machines share, or a URI like s3://bucket/run"
             )
-
-
-def _nodes_alive() -> int:
-    return sum(bool(node["Alive"]) for node in ray.nodes())
 
 
 def _last_line(error: BaseException) -> str:
