@@ -4,6 +4,7 @@ import shutil
 from types import SimpleNamespace
 
 import pytest
+import torch
 from lm_training import (
     losses,
     of_kind,
@@ -15,7 +16,9 @@ from lm_training import (
 )
 
 from gristmill.training.lm.guard import Guard
+from gristmill.training.lm.loop import build_model
 from gristmill.training.lm.schedule import Optimization
+from gristmill.training.place import Place
 
 SLOW = Optimization(lr=2e-4)
 JUMPY = Guard(spike_sigmas=0.05, spike_window=4, max_bad_steps=99)
@@ -115,6 +118,22 @@ def test_every_stage_leaves_out_the_same_bad_steps(runs, corpus, tmp_path):
             continue
         assert [record["step"] for record in guards] == bad
         close(losses(records), losses(expected), 1e-4)
+
+
+def test_stage_three_never_has_the_model_whole_on_a_device(corpus, tmp_path, monkeypatch):
+    deepspeed = pytest.importorskip("deepspeed")
+    spec = spec_for(corpus, tmp_path, engine="zero3", steps=1)
+    elsewhere = Place(rank=0, world_size=1, device=torch.device("meta"))
+    assert {p.device.type for p in build_model(spec, elsewhere).parameters()} == {"cpu"}
+    real, whole = deepspeed.initialize, []
+
+    def initialize(*, model, **rest):
+        whole.extend(p.numel() for p in model.parameters())
+        return real(model=model, **rest)
+
+    monkeypatch.setattr(deepspeed, "initialize", initialize)
+    train_here(spec)
+    assert whole and not any(whole), "DeepSpeed would move these to the device all at once"
 
 
 @pytest.mark.slow

@@ -20,6 +20,8 @@ PLUGIN_FIELDS = {
     "initializer": "initializers",
 }
 """Fields that name a plug-in, and the folder it is a file of."""
+AttentionKernel = Literal["auto", "sdpa", "flex"]
+"""What computes softmax attention that is not plainly causal; see visibility.kernel_for."""
 AttentionBias = Literal["none", "sink_token", "k", "v", "kv"]
 
 

@@ -43,14 +43,18 @@ def launch(
     Raises:
         GristmillError: What a rank raised about its input, or RunError when ranks kept failing.
     """
-    wanted: Any = num_workers
+    ranks: dict[str, Any] = {"num_workers": num_workers}
     if placement.elastic:
-        wanted = (placement.min_workers, placement.max_workers)
+        ranks = {
+            "num_workers": (placement.min_workers, placement.max_workers),
+            "elastic_resize_monitor_interval_s": placement.resize_seconds,
+        }
+    scaling = ray.train.ScalingConfig(**ranks, use_gpu=use_gpu)
     run_ranks(
         _train,
         spec,
         name=name,
-        scaling=ray.train.ScalingConfig(num_workers=wanted, use_gpu=use_gpu),
+        scaling=scaling,
         max_failures=FOREVER,  # Delivery counts them, by whether a checkpoint came in between
         deliver=Delivery(spec.checkpoints, placement.max_failures, on_record),
         callbacks=lambda mailbox: [FailureReport(mailbox)],
