@@ -4,6 +4,7 @@ import importlib.util
 import json
 from pathlib import Path
 
+import killing
 import pytest
 from killing import finish, kill_driver_when, start, wait_for
 from lm_training import MODEL, losses, orders, train_here, write_small_tokens
@@ -108,9 +109,10 @@ def test_an_elastic_run_takes_what_there_is(world, undisturbed, tmp_path):
     same(out, undisturbed)
 
 
-def test_an_elastic_run_goes_on_as_machines_go_and_come(world, tmp_path):
+def test_an_elastic_run_goes_on_as_machines_go_and_come(world, tmp_path, monkeypatch):
     """The second node vanishes, later another comes; the run takes one worker, then two again."""
-    out, log, steps = tmp_path / "run", tmp_path / "log", 3000
+    monkeypatch.setattr(killing, "LIMIT_SECONDS", 400)
+    out, log, steps = tmp_path / "run", tmp_path / "log", 1500
     job = TrainLmJob(
         preset=str(world / "model.json"), corpora=(str(world / "t"),), mixture="uniform",
         steps=steps, batch_size=12, out=str(tmp_path / "plain"), max_epochs=9,
