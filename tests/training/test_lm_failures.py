@@ -22,6 +22,12 @@ def deliver():
     return launch.Delivery("checkpoints", 0, lambda record: None)
 
 
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(launch, "NODE_DEATH_SECONDS", 0.1)
+    monkeypatch.setattr(launch, "LOOK_SECONDS", 0.01)
+
+
 def begin(deliver, *nodes):
     for rank, node in enumerate(nodes):
         deliver({"kind": "rank", "rank": rank, "world_size": len(nodes), "node": node})
@@ -57,3 +63,12 @@ def test_a_lost_node_excuses_one_failure(cluster, deliver):
     begin(deliver, "a")
     with pytest.raises(RunError, match="died 1 times"):
         deliver(FAILURE)
+
+
+def test_a_node_is_waited_for_whose_death_is_noticed_late(cluster, deliver, monkeypatch):
+    """Its workers are missed at once, the node only after some missed heartbeats."""
+    monkeypatch.setattr(launch, "NODE_DEATH_SECONDS", 60)
+    cluster |= {"b"}
+    begin(deliver, "a", "b")
+    monkeypatch.setattr(launch.time, "sleep", lambda _: cluster.discard("b"))
+    deliver(FAILURE)

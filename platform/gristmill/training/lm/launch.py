@@ -1,6 +1,7 @@
 """Start the ranks of a language model's training, and decide when they have failed for good."""
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,8 @@ from gristmill.training.lm.placement import Placement
 from gristmill.training.place import Place
 
 FOREVER = -1
+NODE_DEATH_SECONDS, LOOK_SECONDS = 40.0, 0.5
+"""How long Ray may take to see that a node is dead, by its default heartbeats; how often to ask."""
 logger = logging.getLogger(__name__)
 
 
@@ -88,7 +91,8 @@ class Delivery:
 
     def __init__(self, folder: str, max_failures: int, on_record: Callable[..., None]) -> None:
         self._folder, self._most, self._on_record = folder, max_failures, on_record
-        self._failures = 0
+        self._failures: list[set[str]] = []
+        """Since the last checkpoint: the nodes that the ranks ran on, for each."""
         self._nodes: dict[int, str] = {}
         """Of each rank, the node it runs on."""
 
@@ -104,7 +108,7 @@ class Delivery:
             self._nodes = {r: n for r, n in self._nodes.items() if r < record["world_size"]}
             return
         if kind == "saved":
-            self._failures = 0
+            self._failures = []
             self._look_for(record["step"])
         elif kind == "failure":
             self._failed(record)
@@ -112,18 +116,26 @@ class Delivery:
             self._on_record(record)
 
     def _failed(self, record: dict[str, Any]) -> None:
-        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-        lost, self._nodes = set(self._nodes.values()) - alive, {}
+        nodes, self._nodes = set(self._nodes.values()), {}
         said = "; ".join(f"rank {rank}: {why}" for rank, why in record["ranks"].items())
         logger.warning("workers died (%s); they start again from the newest checkpoint", said)
-        if record["preempted"] or lost:
+        if record["preempted"]:
             return
-        self._failures += 1
-        if self._failures > self._most:
-            raise RunError(
-                f"the workers died {self._failures} times without a checkpoint in between; the "
-                f"last time {said}; the same command resumes"
-            )
+        self._failures.append(nodes)
+        end = time.monotonic() + NODE_DEATH_SECONDS
+        # Workers are missed at once, a node only after some missed heartbeats: so it is asked for a
+        # while before a run is given up, where there is another node than the driver's.
+        while (count := self._counted(alive := _nodes_alive())) > self._most:
+            if len(alive) == 1 or time.monotonic() > end:
+                raise RunError(
+                    f"the workers died {count} times without a checkpoint in between; the last "
+                    f"time {said}; the same command resumes"
+                )
+            time.sleep(LOOK_SECONDS)
+
+    def _counted(self, alive: set[str]) -> int:
+        """Failures none of whose nodes has died."""
+        return sum(nodes <= alive for nodes in self._failures)
 
     def _look_for(self, step: int) -> None:
         here = checkpoint.steps_done(self._folder)
@@ -132,6 +144,10 @@ class Delivery:
                 f"a worker saved step {step} in {self._folder}, but it is not there for the "
                 "driver: give --out a folder that all machines share, or a URI like s3://bucket/run"
             )
+
+
+def _nodes_alive() -> set[str]:
+    return {str(node["NodeID"]) for node in ray.nodes() if node["Alive"]}
 
 
 def _last_line(error: BaseException) -> str:
