@@ -59,7 +59,8 @@ def spec_for(
     )  # fmt: skip
     base = LmSpec(
         model=MODEL, init="", corpora=(str(corpus),), mixture=MIXTURE, seq_len=16, batch_size=12,
-        steps=24, seed=3, engine=how, recompute=False, compile=False, guard=Guard(),
+        steps=24, seed=3, engine=how, recompute=False, compile=False,
+        attention_kernel="auto", guard=Guard(),
         validation_every=12, validation_sequences=5, log_every=1, checkpoints=str(checkpoints),
         checkpoint_every=8, keep_checkpoints=0,
     )  # fmt: skip

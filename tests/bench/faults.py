@@ -5,24 +5,20 @@ middle, runs the same command again if it ended, and compares what it left with 
 """
 
 import os
-import re
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 from fault_jobs import SUBJECTS
-from killing import environment, start
+from killing import start
+from nodes import Nodes, words_of
 
 from gristmill.core.run import Run
 from gristmill.execution.session import source_root
 
-HOST = Path(__file__).parents[1] / "two_node_host.py"
 NOTICE_SECONDS = 10
 """Two minutes on AWS, 30 seconds on Google Cloud and Azure: less here, so that it takes less."""
 REPLACED_SECONDS = 5.0
@@ -31,50 +27,6 @@ LIMIT_SECONDS = 240
 LOST_NODE = "node taken away"
 FAULTS = ("driver kill -9", "worker kill -9", LOST_NODE, "notice, then taken away")
 RESUMES = 2
-
-
-class Nodes:
-    """The two nodes, in a process of their own."""
-
-    def __init__(self) -> None:
-        env = environment(OMP_NUM_THREADS="1")
-        self._process = subprocess.Popen(
-            [sys.executable, HOST],
-            env=env,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.address = self._answer()
-
-    def _answer(self):
-        for line in self._process.stdout:
-            if re.fullmatch(r"[\d.]+:\d+|\w+ done", line.strip()):
-                return line.strip()
-        raise AssertionError("the nodes' process ended")
-
-    def tell(self, words):
-        """Have it done."""
-        self._process.stdin.write(words + "\n")
-        self._process.stdin.flush()
-        self._answer()
-
-    def workers(self, title):
-        """Ray's processes of these nodes whose titles begin like a pattern."""
-        found = psutil.Process(self._process.pid).children(recursive=True)
-        return [p for p in found if re.match(title, " ".join(_words(p)))]
-
-    def close(self):
-        """End both nodes."""
-        self._process.stdin.close()
-        self._process.wait(60)
-
-
-def _words(process):
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +88,7 @@ def _undisturbed(subject, folder, nodes):
 
 
 def _start(subject, out, log, nodes):
-    path = os.pathsep.join([source_root(), str(HOST.parent)])
+    path = os.pathsep.join([source_root(), str(Path(__file__).parents[1])])
     extra = {"RAY_ADDRESS": nodes.address, "PYTHONPATH": path}
     return _Watched(start(*subject.words, "--out", out, log=log, **extra))
 
@@ -202,7 +154,7 @@ def _strike(subject, fault, process, nodes):
     if fault.startswith("worker"):
         end = time.monotonic() + 20
         while not (found := nodes.workers(subject.worker)):
-            assert time.monotonic() < end, [_words(p) for p in nodes.workers("ray::")]
+            assert time.monotonic() < end, [words_of(p) for p in nodes.workers("ray::")]
             time.sleep(0.02)
         found[-1].send_signal(signal.SIGKILL)
         return

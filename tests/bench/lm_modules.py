@@ -54,10 +54,9 @@ def prepare(out):
 def optimizer_of(model):
     import torch
 
-    flat = [p for p in model.parameters() if p.ndim < 2]
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": flat, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=PEAK, betas=(0.9, 0.95))
+    from gristmill.training.lm.engine import parameter_groups
+
+    return torch.optim.AdamW(parameter_groups(model, 0.1), lr=PEAK, betas=(0.9, 0.95))
 
 
 def rate(step):

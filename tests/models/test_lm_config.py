@@ -3,14 +3,17 @@
 import dataclasses
 import json
 import math
+import os
 import subprocess
 import sys
 
+import lm_memory
 import pytest
 import torch
 
 from gristmill.core import config as configs
 from gristmill.core.errors import BadInputError
+from gristmill.execution.session import source_root
 from gristmill.models.lm.config import ModelConfig
 from gristmill.models.lm.describe import DescribeJob
 from gristmill.models.lm.memory import estimate
@@ -123,17 +126,66 @@ def test_flops_agree_with_torchs_counter():
         assert counter.get_total_flops() / 32 == pytest.approx(config.flops_per_token(16), rel=0.01)
 
 
-def test_memory_of_states_is_zeros_table():
-    """ZeRO's figure 1: 7.5 G parameters on 64 GPUs take 120, 31.4, 16.6 and 1.9 GB."""
+@pytest.mark.parametrize(
+    ("accumulate", "wanted"),
+    [
+        (False, {1: 4 + 12 / 64, 2: 2 + 14 / 64, 3: 16 / 64}),
+        (True, {1: 6 + 12 / 64, 2: 2 + 16 / 64, 3: 18 / 64}),
+    ],
+)
+def test_memory_of_states_is_zeros_table(accumulate, wanted):
+    """ZeRO's figure 1: 7.5 G parameters on 64 GPUs take 31.4, 16.6 and 1.9 GB; float32 sums of
+    several micro-batches' gradients come on top."""
     count = TINY.num_params
-    wanted = {0: 16, 1: 4 + 12 / 64, 2: 2 + 14 / 64, 3: 16 / 64}
     for stage, a_parameter in wanted.items():
-        found = TINY.memory_per_gpu(micro_batch_size=1, workers=64, zero_stage=stage)
-        states = found.weights + found.gradients + found.optimizer
-        assert states == pytest.approx(a_parameter * count, rel=1e-3)
+        found = estimate(
+            TINY,
+            micro_batch_size=1,
+            seq_len=16,
+            workers=64,
+            zero_stage=stage,
+            accumulate=accumulate,
+        )
+        assert found.states == pytest.approx(a_parameter * count, rel=1e-3)
     assert pytest.approx(1.9e9, rel=0.02) == 16 * 7.5e9 / 64
     with pytest.raises(BadInputError, match="zero_stage must be 0, 1, 2 or 3, not 4"):
         TINY.memory_per_gpu(micro_batch_size=1, zero_stage=4)
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("world", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_memory_of_states_is_what_live_engines_keep(world, tmp_path):
+    """Before and after the last backward of a step, of one micro-batch and of two."""
+    pytest.importorskip("deepspeed")
+    paths = os.pathsep.join([source_root(), os.path.dirname(lm_memory.__file__)])
+    env = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-m", "lm_memory", str(tmp_path / "store"), str(rank), str(world)],
+            env={**env, "LOCAL_RANK": str(rank)}, text=True,
+            stdout=subprocess.DEVNULL if rank else subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )
+        for rank in range(world)
+    ]  # fmt: skip
+    said, _ = ranks[0].communicate(timeout=280)
+    lines = [json.loads(x.removeprefix("measured")) for x in said.splitlines() if "measured" in x]
+    assert len(lines) == len(lm_memory.CASES + lm_memory.MORE * (world > 1))
+    for name, bf16, micro_batches, forward, backward in lines:
+        stage = 0 if name == "torch" else int(name[-1])
+        wanted = estimate(
+            lm_memory.MODEL, micro_batch_size=1, seq_len=16, workers=world, zero_stage=stage,
+            precision="bf16" if bf16 else "fp32", accumulate=micro_batches > 1,
+        )  # fmt: skip
+        kept = wanted.states
+        if stage == 3:  # the bucket stays, and matrices as small as these stay whole
+            kept += wanted.buffers + wanted.gathered
+        case = f"{name}, bf16 {bf16}, {micro_batches} micro-batches"
+        if stage == 0:  # the copies of bf16 go while backward goes on
+            assert forward == pytest.approx(kept + wanted.activations, rel=0.03), case
+        elif stage == 1 and world > 1 and not (bf16 and micro_batches > 1):
+            assert 0.8 * kept < backward <= kept, case  # those of others are gone again at the end
+        else:
+            assert backward == pytest.approx(kept, rel=0.03), case
 
 
 @pytest.mark.parametrize(
@@ -238,4 +290,8 @@ def test_describe_prints_counts_and_keeps_them(tmp_path, capsys):
     assert "Memory a GPU" in (tmp_path / "d" / "report.html").read_text()
     with pytest.raises(BadInputError, match="no preset named 'nope'"):
         DescribeJob(preset="nope", out="x")
+    (tmp_path / "mine.json").write_text(json.dumps(configs.to_dict(TINY)))
+    mine = DescribeJob(preset=str(tmp_path / "mine.json"))
+    assert mine.describe()["parameters"] == TINY.num_params
+    assert mine.out.rpartition("/")[2].startswith("lm-describe-mine-")
     assert DescribeJob().out != DescribeJob(workers=3).out  # each has a folder of its own

@@ -1,6 +1,7 @@
 """Every variant against the naive reference: logits, loss, all gradients, and cached decoding."""
 
 import dataclasses
+import functools
 
 import lm_reference as reference
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from gristmill.core import plugins
 from gristmill.core.errors import BadInputError
+from gristmill.models.lm import visibility
 from gristmill.models.lm.cache import KvCache
 from gristmill.models.lm.config import PACKAGE, PLUGIN_FIELDS, ModelConfig
 
@@ -242,6 +244,30 @@ def test_flex_attention_equals_the_other_kernel(name):
         wanted = model(TOKENS)
         model.kernel = "flex"
         torch.testing.assert_close(model(TOKENS), wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "on_gpu"),
+    [
+        ("window 3", "flex"),
+        ("kv, window", "flex"),
+        ("prefix, alibi", "flex"),
+        ("sink token", "flex"),
+        ("positions t5_relative", "sdpa"),
+        ("sigmoid, window", "sdpa"),
+        ("softmax, p 2, window", "sdpa"),
+    ],
+)
+def test_flex_is_taken_on_a_gpu_where_it_fits(name, on_gpu):
+    config = dataclasses.replace(config_of(name), width=64)
+    choose = functools.partial(visibility.kernel_for, config)
+    assert choose("auto", device="cuda", cached=False) == on_gpu
+    assert choose("auto", device="cuda", cached=True) == "sdpa"
+    assert choose("auto", device="cpu", cached=False) == "sdpa"
+    assert choose("sdpa", device="cuda", cached=False) == "sdpa"
+    assert choose("flex", device="cpu", cached=False) == "flex"
+    narrow = dataclasses.replace(config, head_dim=8)
+    assert visibility.kernel_for(narrow, "auto", device="cuda", cached=False) == "sdpa"
 
 
 @pytest.mark.gpu

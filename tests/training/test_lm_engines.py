@@ -4,6 +4,7 @@ import shutil
 from types import SimpleNamespace
 
 import pytest
+import torch
 from lm_training import (
     losses,
     of_kind,
@@ -15,7 +16,9 @@ from lm_training import (
 )
 
 from gristmill.training.lm.guard import Guard
+from gristmill.training.lm.loop import build_model
 from gristmill.training.lm.schedule import Optimization
+from gristmill.training.place import Place
 
 SLOW = Optimization(lr=2e-4)
 JUMPY = Guard(spike_sigmas=0.05, spike_window=4, max_bad_steps=99)
@@ -60,6 +63,11 @@ def runs(request, plain, corpus, tmp_path_factory):
         specs[name, "guarded"] = spec_for(
             corpus, folder / f"g-{name}", engine=name, guard=JUMPY, optimization=SLOW, steps=16
         )
+        for bf16 in (False, True) if name != "zero0" else ():
+            specs[name, f"guarded, offload, bf16 {bf16}"] = spec_for(
+                corpus, folder / f"g-{name}-{bf16}", engine=name, guard=JUMPY, optimization=SLOW,
+                steps=16, offload=True, bf16=bf16,
+            )  # fmt: skip
         specs[name, "resumed"] = spec_for(corpus, folder / f"r-{name}", engine=name)
         shutil.copytree(plain[1] / "step-00000008", folder / f"r-{name}" / "step-00000008")
     found = train_ranks(2, list(specs.values()), DS_ACCELERATOR="cpu")
@@ -99,10 +107,33 @@ def test_every_stage_leaves_out_the_same_bad_steps(runs, corpus, tmp_path):
     expected = train_here(spec_for(corpus, tmp_path, guard=JUMPY, optimization=SLOW, steps=16))
     bad = [record["step"] for record in of_kind(expected, "guard")]
     assert 0 < len(bad) < 12
-    for stage in runs.stages:
-        records = runs.records[stage, "guarded"]
-        assert [record["step"] for record in of_kind(records, "guard")] == bad
+    for (_, what), records in runs.records.items():
+        if not what.startswith("guarded"):
+            continue
+        guards = of_kind(records, "guard")
+        assert all(r["why"].startswith("the loss is") for r in guards), "a bad step left traces"
+        if what.endswith("True"):  # in bf16 a loss at the limit may fall on its other side
+            assert 0 < len(guards) < 12
+            close(losses(records), losses(expected), 0.05)
+            continue
+        assert [record["step"] for record in guards] == bad
         close(losses(records), losses(expected), 1e-4)
+
+
+def test_stage_three_never_has_the_model_whole_on_a_device(corpus, tmp_path, monkeypatch):
+    deepspeed = pytest.importorskip("deepspeed")
+    spec = spec_for(corpus, tmp_path, engine="zero3", steps=1)
+    elsewhere = Place(rank=0, world_size=1, device=torch.device("meta"))
+    assert {p.device.type for p in build_model(spec, elsewhere).parameters()} == {"cpu"}
+    real, whole = deepspeed.initialize, []
+
+    def initialize(*, model, **rest):
+        whole.extend(p.numel() for p in model.parameters())
+        return real(model=model, **rest)
+
+    monkeypatch.setattr(deepspeed, "initialize", initialize)
+    train_here(spec)
+    assert whole and not any(whole), "DeepSpeed would move these to the device all at once"
 
 
 @pytest.mark.slow

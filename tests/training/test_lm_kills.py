@@ -4,9 +4,11 @@ import importlib.util
 import json
 from pathlib import Path
 
+import killing
 import pytest
-from killing import finish, kill_driver_when, start
+from killing import finish, kill_driver_when, start, wait_for
 from lm_training import MODEL, losses, orders, train_here, write_small_tokens
+from nodes import Nodes
 
 from gristmill.core import io
 from gristmill.core.config import to_dict
@@ -55,10 +57,10 @@ def newest(out):
     return max(steps_done(str(out / "checkpoints")), default=0)
 
 
-def metrics(out):
+def metrics(out, count=STEPS):
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     steps = [line["step"] for line in lines if line["kind"] == "step"]
-    assert steps == list(range(STEPS)), "a step is missing, or there twice"
+    assert steps == list(range(count)), "a step is missing, or there twice"
     return lines
 
 
@@ -113,6 +115,45 @@ def test_an_elastic_run_takes_what_there_is(world, undisturbed, tmp_path):
     status, said = finish(*words(world, out, *more), log=log)
     assert status == 0, said[-3000:]
     same(out, undisturbed)
+
+
+def test_an_elastic_run_goes_on_as_machines_go_and_come(world, tmp_path, monkeypatch):
+    """The second node vanishes, later another comes; the run takes one worker, then two again."""
+    monkeypatch.setattr(killing, "LIMIT_SECONDS", 400)
+    out, log, steps = tmp_path / "run", tmp_path / "log", 1500
+    job = TrainLmJob(
+        preset=str(world / "model.json"), corpora=(str(world / "t"),), mixture="uniform",
+        steps=steps, batch_size=12, out=str(tmp_path / "plain"), max_epochs=9,
+        optimization=Optimization(lr=1e-3), validation_sequences=5,
+    )  # fmt: skip
+    expected = train_here(job.spec(Run(job.out), check(job), bf16=False))
+
+    def sizes():
+        lines = Run(str(out)).metrics()
+        return [line["world_size"] for line in lines if line["kind"] == "start"]
+
+    nodes = Nodes()
+    try:
+        process = start(
+            *words(world, out, "--steps", steps, "--max-epochs", 9, "--micro-batch-size", 1,
+                   "--min-workers", 1, "--max-workers", 2, "--resize-seconds", 5,
+                   "--max-failures", 0, "--address", nodes.address),
+            log=log,
+        )  # fmt: skip
+        wait_for(lambda: newest(out) >= EVERY, process, log)
+        nodes.tell("remove")
+        wait_for(lambda: sizes()[-1] == 1, process, log)
+        nodes.tell("add")
+        wait_for(lambda: sizes()[-1] == 2, process, log)
+        assert process.wait(600) == 0, log.read_text()[-3000:]
+    finally:
+        nodes.close()
+    lines = metrics(out, steps)
+    assert orders(lines) == orders(expected)
+    assert losses(lines)[steps - 1] == pytest.approx(losses(expected)[steps - 1], abs=0.05)
+    found = sizes()
+    assert found[0] == 2 and 1 in found and found[-1] == 2, found
+    print(f"group sizes {found}")
 
 
 @pytest.mark.long

@@ -20,6 +20,8 @@ from lm_training import (
 
 from gristmill.core import io
 from gristmill.core.errors import BadInputError, CorruptDataError, RunError
+from gristmill.corpora.stream import validation_batch
+from gristmill.corpora.tokens import TokenCorpus
 from gristmill.training.lm import checkpoint, loop
 from gristmill.training.lm.guard import Guard
 from gristmill.training.lm.loop import train
@@ -151,6 +153,21 @@ def test_checkpoints_on_an_object_store(whole, corpus, bucket):
     assert losses(again)[23] == losses(whole[0])[23]
 
 
+def test_a_prefixs_targets_count_in_no_loss(corpus, tmp_path):
+    """A validation loss is the mean over the targets that the model is to say."""
+    model = dataclasses.replace(MODEL, prefix=9)
+    records = train_here(spec_for(corpus, tmp_path, model=model, steps=1, validation_every=1))
+    manifest = checkpoint.read_manifest(str(tmp_path), 1, model=model)
+    trained = model.build()
+    for name, state in checkpoint.read_states(str(tmp_path), 1, manifest):
+        trained.get_parameter(name).data.copy_(state.param)
+    for domain, found in of_kind(records, "validation")[-1]["loss"].items():
+        rows = validation_batch(TokenCorpus(corpus), domain, seq_len=16, count=5)
+        tokens = torch.from_numpy(rows)
+        with torch.no_grad():
+            assert found == pytest.approx(float(trained(tokens[:, :-1], tokens[:, 1:])), abs=1e-5)
+
+
 # -- divergence ------------------------------------------------------------------------------------
 
 
@@ -222,6 +239,35 @@ def test_a_truncated_checkpoint_is_refused_by_name(whole, corpus, tmp_path):
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(CorruptDataError, match=r"state-00000.*should have.*remove .*step-00000008"):
         train_here(spec_for(corpus, tmp_path))
+
+
+@pytest.mark.parametrize("place", [9, -100])
+def test_a_damaged_checkpoint_of_the_right_size_is_refused(whole, corpus, tmp_path, place):
+    """A byte of the header, and one of a weight."""
+    shutil.copytree(whole[1] / "step-00000008", tmp_path / "step-00000008")
+    file = tmp_path / "step-00000008" / "state-00000-of-00001.safetensors"
+    data = bytearray(file.read_bytes())
+    data[place] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(CorruptDataError, match=r"state-00000.* is damaged.*remove .*step-00000008"):
+        train_here(spec_for(corpus, tmp_path))
+
+
+def test_a_truncated_manifest_is_refused_by_name(whole, corpus, tmp_path):
+    shutil.copytree(whole[1] / "step-00000008", tmp_path / "step-00000008")
+    file = tmp_path / "step-00000008" / "checkpoint.json"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(CorruptDataError, match=r"checkpoint.json is not JSON.*remove .*00000008"):
+        train_here(spec_for(corpus, tmp_path))
+
+
+def test_a_checkpoint_damaged_on_an_object_store_is_refused(whole, corpus, bucket):
+    for file in (whole[1] / "step-00000008").iterdir():
+        data = bytearray(file.read_bytes())
+        data[-3] ^= file.suffix == ".safetensors"
+        io.write_bytes(f"{bucket}/run/step-00000008/{file.name}", bytes(data))
+    with pytest.raises(CorruptDataError, match=r"is damaged.*remove .*step-00000008"):
+        train_here(spec_for(corpus, f"{bucket}/run"))
 
 
 def test_a_checkpoint_of_another_model_is_refused(whole, corpus):

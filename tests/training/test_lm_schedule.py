@@ -5,8 +5,9 @@ import math
 import pytest
 
 from gristmill.core.errors import BadInputError
+from gristmill.models.lm.config import ModelConfig
 from gristmill.training.lm.clock import bf16_peak
-from gristmill.training.lm.engine import shares
+from gristmill.training.lm.engine import parameter_groups, shares
 from gristmill.training.lm.guard import Guard
 from gristmill.training.lm.placement import Placement
 from gristmill.training.lm.schedule import Optimization
@@ -95,3 +96,29 @@ def test_a_batch_that_does_not_divide():
     with pytest.raises(BadInputError, match=r"batch of 12 .* by 5 workers.*--workers 4"):
         Placement(workers=5).require_division(12, 5)
     Placement(min_workers=1, max_workers=5).require_division(12, 5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "without"),
+    [
+        ({"series": 2, "shortcuts": 1, "shortcut_reduction": 4}, ("series.scale_NF", "series.offset_NF")),
+        ({"attention_bias": "kv"}, ("bias.key_KD", "bias.value_KD")),
+        ({"attention_bias": "sink_token", "positions": "learned"}, ("sink_token_M",)),
+        ({"positions": "t5_relative"}, ("positions.table.weight",)),
+        ({"attention": "mlp", "normalizer": "unit", "tied": True}, ()),
+    ],
+)  # fmt: skip
+def test_weights_decay_by_role_and_not_by_shape(changes, without):
+    config = ModelConfig(
+        vocab_size=50, width=32, num_layers=2, num_heads=2, ffn_hidden=48, **changes
+    )
+    model = config.build(device="meta")
+    names = {id(p): name for name, p in model.named_parameters()}
+    decaying, others = (
+        {names[id(p)] for p in group["params"]} for group in parameter_groups(model, 0.1)
+    )
+    assert len(decaying) + len(others) == len(names)
+    assert all("norm" not in name for name in decaying)
+    assert {name for name in others if "norm" not in name} == {
+        name for name in names.values() if name.endswith(tuple(without))
+    }

@@ -5,7 +5,8 @@ import json
 import shutil
 
 import pytest
-from lm_training import MODEL, VOCAB, write_small_tokens
+import torch
+from lm_training import MODEL, VOCAB, losses, train_here, write_small_tokens
 
 from gristmill.core import io
 from gristmill.core.config import from_dict, to_dict
@@ -13,11 +14,16 @@ from gristmill.core.errors import BadInputError, CorruptDataError
 from gristmill.core.job import run_job
 from gristmill.core.run import Run
 from gristmill.models.lm import checkpoint as model_folder
+from gristmill.models.lm import hugging_face
 from gristmill.models.lm.generate import load_any
 from gristmill.recipes.commands import main
 from gristmill.training.lm.job import TrainLmJob
+from gristmill.training.lm.loop import build_model
 from gristmill.training.lm.placement import Placement
+from gristmill.training.lm.preflight import check
+from gristmill.training.lm.records import Recorder, boards_of
 from gristmill.training.lm.schedule import Optimization
+from gristmill.training.place import Place
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +82,17 @@ def test_a_domain_repeated_beyond_the_cap(job_for):
     refused(job_for(steps=5000), r"would repeat .*over the cap of 4; lower these weights")
 
 
+@pytest.mark.parametrize(("seq_len", "well"), [(8, False), (9, True)])
+def test_a_sequence_within_the_prefix(job_for, tmp_path, seq_len, well):
+    uri = str(tmp_path / "prefix.json")
+    io.write_json(uri, to_dict(dataclasses.replace(MODEL, prefix=9)))
+    job = job_for(preset=uri, seq_len=seq_len)
+    if well:
+        job.plan()
+    else:
+        refused(job, r"seq_len 8 leaves nothing to learn: .* give --seq-len 9 or more")
+
+
 def test_a_mixture_found_with_another_tokenizer(job_for, tmp_path):
     weights = {"one": 0.5, "two": 0.5}
     io.write_json(str(tmp_path / "m.json"), {"weights": weights, "vocabulary": "d" * 64})
@@ -92,7 +109,7 @@ def test_a_start_that_is_another_model_or_speaks_another_tongue(job_for, tmp_pat
     refused(job_for(init=folder), "trained with the tokenizer eeeeeeeeeeee")
     other = dataclasses.replace(MODEL, num_layers=1)
     model_folder.save(other.build(seed=1), folder)
-    refused(job_for(init=folder), r"another model than the preset.*num_layers: 1 -> 2")
+    refused(job_for(init=folder), r"another model .*num_layers: 1 -> 2")
 
 
 @pytest.mark.parametrize(
@@ -142,6 +159,48 @@ def test_the_plan_of_seven_billion_parameters_needs_no_memory(corpus, capsys):
     assert "params  6,727,240,704" in shown, shown
     assert "weights 1.6 GiB" in shown, shown
     assert "a checkpoint  75.2 GiB" in shown, shown
+
+
+def test_the_plan_warns_of_what_is_too_much(corpus, model_json, capsys):
+    words = ["lm", "train", "--corpora", corpus, "--steps", "1", "--out", "s3://runs/x", "--plan"]
+    assert main([*words, model_json, "--batch-size", "12", "--workers", "1"]) == 0
+    assert "warning" not in (said := capsys.readouterr().out), said
+    big = ["pangu-pi-7b", "--seq-len", "16", "--max-epochs", "9999", "--micro-batch-size", "1"]
+    assert main([*words, *big, "--batch-size", "8", "--workers", "8"]) == 0
+    said = capsys.readouterr().out
+    assert "a GPU are more than the" in said and "tokens a batch" not in said, said
+    many = [model_json, "--batch-size", "262144", "--max-epochs", "9999"]
+    assert main([*words, *many, "--micro-batch-size", "8"]) == 0
+    said = capsys.readouterr().out
+    assert "4,194,304 tokens a batch" in said and "a GPU are more" not in said, said
+
+
+def test_a_place_that_cannot_be_written_is_named(corpus, model_json, capsys):
+    words = ["lm", "train", model_json, "--corpora", corpus, "--steps", "1", "--batch-size", "12"]
+    assert main([*words, "--out", "/proc/nowhere/run"]) == 1
+    said = capsys.readouterr().err
+    assert "cannot write to /proc/nowhere/run" in said and "choose another --out" in said
+
+
+def test_curves_are_taken_back_where_a_resume_goes_on(tmp_path):
+    """What TensorBoard is told: a start at step 3 purges what was drawn from there on."""
+    tensorboard = pytest.importorskip("tensorboardX")
+    told = []
+    real = tensorboard.SummaryWriter
+
+    def writer(*words, **options):
+        told.append(options["purge_step"])
+        return real(*words, **options)
+
+    run = Run(str(tmp_path / "run"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tensorboard, "SummaryWriter", writer)
+        recorder = Recorder(run, "x", steps=9, step_tokens=1, boards=boards_of(run))
+        for step in (0, 3):
+            recorder({"kind": "start", "step": step, "position": step, "events": 0})
+        recorder.close()
+    assert told == [0, 3]
+    assert len(list((tmp_path / "run" / "tensorboard").iterdir())) == 2
 
 
 def test_the_job_survives_json_and_a_changed_preset_is_another(job_for, model_json, tmp_path):
@@ -211,3 +270,52 @@ def test_a_truncated_checkpoint_ends_it_before_the_first_step(trained, tmp_path)
     file.write_bytes(file.read_bytes()[:-10])
     with pytest.raises(CorruptDataError, match="remove .*step-00000012 to resume"):
         run_job(dataclasses.replace(job, out=str(tmp_path / "run")))
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("custom_code")
+def test_an_export_is_transformers_model_and_a_start(trained, corpus, model_json, tmp_path, capsys):
+    """Train, export, compare, train on from the export: all by command."""
+    transformers = pytest.importorskip("transformers")
+    _, run = trained
+    out = str(tmp_path / "exported")
+    assert main(["lm", "export", run.path("model"), "--out", out]) == 0
+    assert "trust_remote_code" in capsys.readouterr().out
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(
+        f"{out}/hugging-face", trust_remote_code=True
+    )
+    ours = load_any(run.path("model"), device="cpu")
+    tokens = torch.randint(0, VOCAB, (2, 16), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(theirs.eval()(tokens).logits, ours(tokens), rtol=0, atol=1e-5)
+    words = ["lm", "train", model_json, "--corpora", corpus, "--mixture", "uniform", "--steps", "1"]
+    words += ["--batch-size", "12", "--seed", "5", "--workers", "1"]
+    there = str(tmp_path / "next")
+    assert main([*words, "--init", f"{out}/hugging-face", "--out", there]) == 0
+    [found] = [line["loss"] for line in Run(there).metrics() if line["kind"] == "step"]
+    job = TrainLmJob(
+        preset=model_json, corpora=(corpus,), mixture="uniform", steps=1, batch_size=12, seed=5,
+        init=run.path("model"), out=str(tmp_path / "unused"),
+    )  # fmt: skip
+    assert losses(train_here(job.spec(Run(job.out), check(job), bf16=False))) == {0: found}
+
+
+def test_a_llama_is_a_start_whatever_drew_its_weights(job_for, tmp_path):
+    llama = dataclasses.replace(MODEL, series=1, shortcuts=0, shortcut_reduction=32)
+    folder, uri = str(tmp_path / "llama"), str(tmp_path / "preset.json")
+    hugging_face.export(llama.build(seed=1), folder)
+    ours = dataclasses.replace(llama, initializer="regmix", context_length=32)
+    io.write_json(uri, to_dict(ours))
+    job = job_for(preset=uri, init=folder, seq_len=16)
+    job.plan()
+    place = Place(rank=0, world_size=1, device=torch.device("cpu"))
+    model = build_model(job.spec(Run(job.out), check(job), bf16=False), place)
+    assert model.config == ours
+    assert torch.equal(
+        model.blocks[1].attention.q.weight, llama.build(seed=1).blocks[1].attention.q.weight
+    )
+    io.write_json(f"{folder}/vocabulary.json", {"sha256": "e" * 64})
+    refused(job, "trained with the tokenizer eeeeeeeeeeee")
+    io.write_json(uri, to_dict(dataclasses.replace(ours, num_layers=1)))
+    refused(job_for(preset=uri, init=folder), r"holds another model .*num_layers: 2 -> 1")

@@ -115,7 +115,7 @@ def _fit(
         ((s, m, n) for s, m, n in needs if n.total <= room), min(needs, key=lambda n: n[2].total)
     )
     what = f"ZeRO {stage}, {size} sequences of {SEQ_LEN}"
-    states = float(need.weights + need.gradients + need.optimizer)
+    states = float(need.states)
     parts = ((f"{what}: states", states), (f"{what}: activations and loss", need.total - states))
     return parts, need.total <= room
 

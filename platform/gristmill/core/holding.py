@@ -1,6 +1,7 @@
 """Who holds a run's folder: a lock on a disk, a lease on object stores. One process at a time."""
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from gristmill.core import io
-from gristmill.core.errors import TryAgainError
+from gristmill.core.errors import RunError, TryAgainError
 
 LOCK = ".lock"
 LEASE_SECONDS = 60.0
@@ -40,8 +41,7 @@ def touch(uri: str) -> None:
 @contextlib.contextmanager
 def _file_lock(path: str, uri: str) -> Iterator[None]:
     """A lock the kernel drops when its holder dies, however it dies."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "a+", encoding="utf-8") as file:
+    with _open_lock(path, uri) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -53,6 +53,18 @@ def _file_lock(path: str, uri: str) -> Iterator[None]:
         finally:
             file.truncate(0)
         # The file stays: removing it would let two later holders lock two different files.
+
+
+def _open_lock(path: str, uri: str) -> IO[str]:
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        return open(path, "a+", encoding="utf-8")
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise RunError(
+            f"cannot write to {io.redact(uri)}: {error.strerror}; choose another --out"
+        ) from error
 
 
 def _sign(file: IO[str]) -> None:

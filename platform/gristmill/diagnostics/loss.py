@@ -25,7 +25,7 @@ class Loss(Probe):
 
     def end_batch(self, losses_BT: Tensor) -> None:
         """Adds each sequence's mean, and its mean over each span of places."""
-        losses_BT = losses_BT[:, max(self.config.prefix - 1, 0) :].double()
+        losses_BT = losses_BT[:, self.config.hidden_targets :].double()
         length, self._edges = losses_BT.shape[1], [0]
         while (last := self._edges[-1]) < length:
             self._edges.append(min(max(2 * last, 1), length))

@@ -121,6 +121,10 @@ COMMANDS: dict[str, dict[str, Command]] = {
             help="text from a language model's checkpoint",
             job="gristmill.models.lm.generate:GenerateJob",
         ),
+        "export": Command(
+            help="a language model in Hugging Face's format",
+            job="gristmill.models.lm.export:ExportJob",
+        ),
         "evaluate": Command(
             help="held-out loss by domain beside a trigram's, and tasks of the harness",
             job="gristmill.evaluation.lm.evaluate:LmEvaluateJob",

@@ -132,7 +132,8 @@ def run_ranks(
         name: Of the training, for Ray's own logs.
         scaling: Ray's ScalingConfig. Ranks with GPUs speak NCCL, others Gloo.
         max_failures: How many times Ray may restart the group; -1: without end.
-        deliver: Gets what rank 0 posts, and what is known of dead ranks, in this thread, in order.
+        deliver: Gets what the ranks post, and what is known of dead ranks, in this thread; what one
+            posts in order.
 
     Raises:
         GristmillError: What a rank raised about its input; or RunError when ranks kept failing.

@@ -22,7 +22,6 @@ from gristmill.evaluation.lm.held_out import (
     LossWorker,
     Scoring,
     Text,
-    first_place,
     read_losses,
 )
 from gristmill.evaluation.lm.subject import (
@@ -180,7 +179,7 @@ class LmEvaluateJob(Job):
                 text,
                 domains,
                 most_tokens=self.baseline_tokens,
-                first_place=first_place(subject.config),
+                first_place=subject.config.hidden_targets,
             )
         bf16 = self.precision == "bf16" or (self.precision == "auto" and on_gpu)
         sizes = dict(zip(domains, (marker["bytes"] for marker in markers), strict=True))

@@ -15,7 +15,6 @@ from gristmill.corpora.tokens import TokenCorpus
 from gristmill.evaluation.lm.subject import Precision, autocast, load_on_device, model_files
 from gristmill.evaluation.lm.text_bytes import text_bytes
 from gristmill.execution.slices import Slice, SliceWorker
-from gristmill.models.lm.config import ModelConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -101,13 +100,8 @@ class LossWorker(SliceWorker):
         batch = torch.from_numpy(tokens).to(device)
         with torch.no_grad(), autocast(device.type, self._scoring.precision):
             losses_BT: Tensor = self._model(batch[:, :-1], batch[:, 1:], reduction="none")
-        found = losses_BT[:, first_place(self._model.config) :].double().mean(1)
+        found = losses_BT[:, self._model.config.hidden_targets :].double().mean(1)
         return np.asarray(found.cpu().numpy())
-
-
-def first_place(config: ModelConfig) -> int:
-    """The first place that counts: a prefix LM's prefix shows the targets before it."""
-    return max(config.prefix - 1, 0)
 
 
 def load_model(scoring: Scoring, *, gpu: bool) -> "Decoder":

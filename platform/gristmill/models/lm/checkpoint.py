@@ -60,14 +60,24 @@ def load(folder: str, *, device: str = "cpu", expect: ModelConfig | None = None)
         CorruptDataError: The weights are cut short or belong to another configuration.
     """
     config = read_config(folder)
-    if expect is not None and config != expect:
-        lines = configs.differences(configs.to_dict(config), configs.to_dict(expect))
-        raise BadInputError(
-            f"{io.redact(folder)} holds another model (its value -> the wanted): "
-            + "; ".join(lines)
-        )
+    if expect is not None:
+        require_equal(config, expect, source=folder)
     uri = io.join(folder, WEIGHTS)
     return fill(config, safetensor_file.read(uri), source=io.redact(uri), device=device)
+
+
+def require_equal(config: ModelConfig, expect: ModelConfig, *, source: str) -> None:
+    """Refuse a model of another configuration.
+
+    Raises:
+        BadInputError: It is; says what differs.
+    """
+    if config != expect:
+        lines = configs.differences(configs.to_dict(config), configs.to_dict(expect))
+        raise BadInputError(
+            f"{io.redact(source)} holds another model (its value -> the wanted): "
+            + "; ".join(lines[:5])
+        )
 
 
 def fill(

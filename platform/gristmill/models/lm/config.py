@@ -20,6 +20,8 @@ PLUGIN_FIELDS = {
     "initializer": "initializers",
 }
 """Fields that name a plug-in, and the folder it is a file of."""
+AttentionKernel = Literal["auto", "sdpa", "flex"]
+"""What computes softmax attention that is not plainly causal; see visibility.kernel_for."""
 AttentionBias = Literal["none", "sink_token", "k", "v", "kv"]
 
 
@@ -101,6 +103,11 @@ class ModelConfig:
     def head_size(self) -> int:
         """Size of a head, with 0 resolved."""
         return self.head_dim or self.width // self.num_heads
+
+    @property
+    def hidden_targets(self) -> int:
+        """First targets of a sequence that count nothing: a prefix LM's queries see them."""
+        return max(self.prefix - 1, 0)
 
     @property
     def num_params(self) -> int:

@@ -11,7 +11,7 @@ from gristmill.core import plugins
 from gristmill.core.errors import BadInputError
 from gristmill.models.lm import visibility
 from gristmill.models.lm.cache import KvCache
-from gristmill.models.lm.config import PACKAGE, ModelConfig
+from gristmill.models.lm.config import PACKAGE, AttentionKernel, ModelConfig
 from gristmill.models.lm.feed_forward.base import FeedForward
 from gristmill.models.lm.loss import IGNORE, Reduction, chunked_cross_entropy
 from gristmill.models.lm.positions.base import Position
@@ -27,8 +27,8 @@ class Decoder(nn.Module):
         self.config = config
         self.recompute_blocks = False
         """Keep only each block's input for backward, and compute the block again there."""
-        self.kernel: visibility.Kernel = "sdpa"
-        """What computes softmax attention that is not plainly causal; flex is for GPUs."""
+        self.kernel: AttentionKernel = "auto"
+        """What computes softmax attention that is not plainly causal."""
         self.embedding = nn.Embedding(config.vocab_size, config.width)
         if config.attention_bias == "sink_token":
             self.sink_token_M = nn.Parameter(torch.empty(config.width))
@@ -66,9 +66,9 @@ class Decoder(nn.Module):
         hidden_BTM = self.hidden(tokens_BT, cache=cache, watch=watch)
         if targets_BT is None:
             return self.head(hidden_BTM)
-        if self.config.prefix > 1:  # the token at place t is the target of place t - 1
+        if hidden := self.config.hidden_targets:
             targets_BT = targets_BT.clone()
-            targets_BT[:, : self.config.prefix - 1] = IGNORE
+            targets_BT[:, :hidden] = IGNORE
         return self.head(hidden_BTM, targets_BT, reduction)
 
     def hidden(
@@ -112,6 +112,9 @@ class Decoder(nn.Module):
             past, past + num_new, before=sink and past == 0, device=device
         )
         keys_S = visibility.places(0, past + num_new, before=sink or learned_key, device=device)
+        kernel = visibility.kernel_for(
+            config, self.kernel, device=device.type, cached=cache is not None
+        )
         view = visibility.view_of(
             config,
             self.positions,
@@ -119,7 +122,7 @@ class Decoder(nn.Module):
             keys_S,
             same=past == 0 and not learned_key,
             dtype=x_BTM.dtype,
-            kernel=self.kernel,
+            kernel=kernel,
         )
         rotation = self.positions.rotation(queries_T.clamp(min=0))
         if rotation is not None:

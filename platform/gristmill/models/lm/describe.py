@@ -13,7 +13,7 @@ from gristmill.core.plan import Plan, human_bytes
 from gristmill.core.report import Report
 from gristmill.core.run import REPORT, Run
 from gristmill.models.lm.config import ModelConfig
-from gristmill.models.lm.presets import preset
+from gristmill.models.lm.presets import read_model
 
 DESCRIPTION = "description.json"
 STAGES = (0, 1, 2, 3)
@@ -25,7 +25,7 @@ class DescribeJob(Job):
 
     always_anew: ClassVar[bool] = True
     preset: Annotated[str, tyro.conf.Positional] = "demo"
-    """Name of a preset: pangu-pi-1b, regmix-1m, sink-60m, ..."""
+    """Name of a preset (pangu-pi-1b, regmix-1m, sink-60m, ...), or a model.json."""
     micro_batch_size: int = 8
     """Sequences a GPU computes at once."""
     seq_len: int = 0
@@ -36,16 +36,17 @@ class DescribeJob(Job):
     """bf16 with float32 master weights, or float32 throughout."""
     recompute: bool = False
     """Keep only each block's input and compute the block again in backward."""
+    accumulate: bool = False
+    """Sum the gradients of several micro-batches, in float32."""
     out: str = ""
     """Folder for description.json and report.html; empty: one of its own under runs/."""
 
     def __post_init__(self) -> None:
-        preset(self.preset)
+        read_model(self.preset)
         if not self.out:
             plain = dataclasses.replace(self, out="runs/lm-describe")
-            object.__setattr__(
-                self, "out", f"runs/lm-describe-{self.preset}-{config_hash(plain)[:8]}"
-            )
+            name = self.preset.rpartition("/")[2].removesuffix(".json")
+            object.__setattr__(self, "out", f"{plain.out}-{name}-{config_hash(plain)[:8]}")
         super().__post_init__()
 
     def plan(self) -> Plan:
@@ -61,7 +62,7 @@ class DescribeJob(Job):
         """All figures as JSON values."""
         from gristmill.models.lm.memory import estimate
 
-        config = preset(self.preset)
+        config = read_model(self.preset)
         seq_len = self.seq_len or config.context_length
         memory = {
             stage: estimate(
@@ -72,6 +73,7 @@ class DescribeJob(Job):
                 zero_stage=stage,
                 precision=self.precision,
                 recompute=self.recompute,
+                accumulate=self.accumulate,
             )
             for stage in STAGES
         }
@@ -103,7 +105,7 @@ class DescribeJob(Job):
     def lines(self, facts: dict[str, Any]) -> list[str]:
         """The description for a terminal."""
         total = facts["parameters"]
-        lines = [f"{self.preset}: {shape(preset(self.preset))}"]
+        lines = [f"{self.preset}: {shape(read_model(self.preset))}"]
         lines += [
             f"  {part:<18} {count:>15,}  {100 * count / total:5.1f} %"
             for part, count in facts["parameters_by_part"].items()
@@ -127,7 +129,7 @@ class DescribeJob(Job):
         return lines
 
     def _report(self, run: Run, facts: dict[str, Any]) -> None:
-        page = Report(title=f"Model {self.preset}", subtitle=shape(preset(self.preset)))
+        page = Report(title=f"Model {self.preset}", subtitle=shape(read_model(self.preset)))
         total = facts["parameters"]
         parts = facts["parameters_by_part"].items()
         page.table(

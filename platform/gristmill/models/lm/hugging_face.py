@@ -5,6 +5,7 @@ files of code beside it, which `trust_remote_code=True` loads; those need gristm
 Neither direction needs transformers.
 """
 
+import dataclasses
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -93,14 +94,40 @@ def read_config(folder: str) -> ModelConfig:
     )
 
 
-def read(folder: str, *, device: str = "cpu") -> Decoder:
+def is_one(folder: str) -> bool:
+    """Whether a folder holds a model in Hugging Face's format and none in ours."""
+    own = io.exists(io.join(folder, checkpoint.CONFIG))
+    return not own and io.exists(io.join(folder, CONFIG))
+
+
+def read_config_as(folder: str, model: ModelConfig) -> ModelConfig:
+    """The configuration of a model in Hugging Face's format, with what that format does not say,
+    or what weights do not depend on, as in another."""
+    found = read_config(folder)
+    return dataclasses.replace(
+        found,
+        initializer=model.initializer,
+        initializer_std=model.initializer_std,
+        context_length=(found if found.positions == "learned" else model).context_length,
+    )
+
+
+def read(folder: str, *, device: str = "cpu", expect: ModelConfig | None = None) -> Decoder:
     """A model from a folder in Hugging Face's format: a Llama of any origin, or our export.
 
+    Args:
+        folder: With config.json and safetensors.
+        device: Where to put it.
+        expect: The configuration it must have, apart from what `read_config_as` leaves open.
+
     Raises:
-        BadInputError: It is another architecture, or a Llama with parts of its own.
+        BadInputError: It is another architecture or model, or a Llama with parts of its own.
         CorruptDataError: A file is cut short or does not fit the configuration.
     """
     config = read_config(folder)
+    if expect is not None:
+        config = read_config_as(folder, expect)
+        checkpoint.require_equal(config, expect, source=folder)
     plain = io.read_json(io.join(folder, CONFIG)).get("model_type") == "llama"
     names = _llama_name if plain else "decoder.{}".format
     stored: dict[str, Tensor] = {}

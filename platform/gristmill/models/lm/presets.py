@@ -2,6 +2,8 @@
 
 import difflib
 
+from gristmill.core import config as configs
+from gristmill.core import io
 from gristmill.core.errors import BadInputError
 from gristmill.models.lm.config import ModelConfig
 
@@ -72,3 +74,17 @@ def preset(name: str) -> ModelConfig:
         hint = f"; perhaps you meant {near[0]}" if near else ""
         raise BadInputError(f"no preset named {name!r}{hint}; known: {', '.join(PRESETS)}")
     return PRESETS[name]
+
+
+def read_model(name: str) -> ModelConfig:
+    """The configuration of a preset, or in a model.json.
+
+    Raises:
+        BadInputError: No such preset, or the file holds something else.
+    """
+    if not name.endswith(".json"):
+        return preset(name)
+    found = configs.from_dict(io.read_json(name))
+    if not isinstance(found, ModelConfig):
+        raise BadInputError(f"{io.redact(name)} is not the configuration of a language model")
+    return found

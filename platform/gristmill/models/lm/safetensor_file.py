@@ -3,8 +3,9 @@
 The format: 8 bytes of header length, a JSON header of (dtype, shape, offsets), the bytes.
 """
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from gristmill.core import io
@@ -59,12 +60,17 @@ def write(uri: str, tensors: "Mapping[str, Tensor]", *, metadata: Mapping[str, s
     return file.sha256
 
 
-def read(uri: str) -> dict[str, "Tensor"]:
+def read(uri: str, *, sha256: str = "") -> dict[str, "Tensor"]:
     """All tensors of a file, on the CPU; a local file is mapped, not read at once.
+
+    Args:
+        uri: The file.
+        sha256: What `write` returned; the bytes are held to it. A local file passes by once for
+            that, and is mapped out of the system's cache.
 
     Raises:
         BadInputError: There is no such file.
-        CorruptDataError: It is cut short or no safetensors file.
+        CorruptDataError: It is cut short, no safetensors file, or not the bytes of that hash.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load, load_file
@@ -72,7 +78,17 @@ def read(uri: str) -> dict[str, "Tensor"]:
     try:
         if io.is_local(uri):
             with io.open_read(uri):  # says plainly that there is none
+                _compare(uri, sha256, lambda: io.sha256(uri))
                 return dict(load_file(io.local_path(uri)))
-        return dict(load(io.read_bytes(uri)))
+        data = io.read_bytes(uri)
+        _compare(uri, sha256, lambda: hashlib.sha256(data).hexdigest())
+        return dict(load(data))
     except SafetensorError as error:
         raise CorruptDataError(f"cannot read weights {io.redact(uri)}: {error}") from error
+
+
+def _compare(uri: str, wanted: str, found: Callable[[], str]) -> None:
+    if wanted and (there := found()) != wanted:
+        raise CorruptDataError(
+            f"{io.redact(uri)} is damaged: its SHA-256 is {there[:12]}, {wanted[:12]} was written"
+        )

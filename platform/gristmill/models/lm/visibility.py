@@ -12,11 +12,13 @@ from torch import Tensor
 
 from gristmill.models.lm.attention import _flex
 from gristmill.models.lm.attention.base import View
-from gristmill.models.lm.config import ModelConfig
+from gristmill.models.lm.config import AttentionKernel, ModelConfig
 from gristmill.models.lm.positions.base import Position
 
 BEFORE = -1
 Kernel = Literal["sdpa", "flex"]
+FLEX_LEAST_HEAD = 16
+"""Its products are of tiles that large."""
 
 
 def places(start: int, stop: int, *, before: bool, device: torch.device) -> Tensor:
@@ -35,6 +37,28 @@ def sees(config: ModelConfig, query: Tensor, key: Tensor) -> Tensor:
     if config.prefix:
         seen = seen | (key < config.prefix) & (query != BEFORE)
     return seen | (key == BEFORE)
+
+
+def kernel_for(
+    config: ModelConfig, wanted: AttentionKernel, *, device: str, cached: bool
+) -> Kernel:
+    """What computes softmax attention with a window, a prefix, a learned column or ALiBi.
+
+    By itself FlexAttention on GPUs, which skips the blocks of scores that a mask leaves out, where
+    the fused kernel works on all T x S. Not for a cache, whose every new length it would compile
+    anew; not for T5's scores, whose table learns; nor for heads too small for it.
+
+    Args:
+        config: The model.
+        wanted: auto, or what to use wherever the operation knows it.
+        device: Where the tokens are.
+        cached: Whether keys of earlier tokens are kept.
+    """
+    if wanted != "auto":
+        return wanted
+    plain = config.attention == "softmax" and config.normalizer == "sum"
+    fits = plain and config.positions != "t5_relative" and config.head_size >= FLEX_LEAST_HEAD
+    return "flex" if device == "cuda" and fits and not cached else "sdpa"
 
 
 def view_of(

@@ -8,6 +8,7 @@ Every parameter is whole in one of the files, in float32. So they load on any nu
 any engine. A folder without `checkpoint.json` is no checkpoint.
 """
 
+import contextlib
 import hashlib
 import re
 import time
@@ -75,7 +76,8 @@ def read_manifest(folder: str, step: int, *, model: ModelConfig) -> dict[str, An
         CorruptDataError: A file is missing or cut short.
     """
     where = io.join(folder, name_of(step))
-    manifest = io.read_json(io.join(where, MANIFEST))
+    with _remedy(where):
+        manifest = io.read_json(io.join(where, MANIFEST))
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise CorruptDataError(f"{io.redact(where)} is no checkpoint of format {FORMAT}")
     if manifest["model"] != to_dict(model):
@@ -87,30 +89,44 @@ def read_manifest(folder: str, step: int, *, model: ModelConfig) -> dict[str, An
     for name, entry in manifest["files"].items():
         uri = io.join(where, name)
         size = io.size_bytes(uri) if io.exists(uri) else None
-        if size != entry["bytes"]:
-            raise CorruptDataError(
-                f"checkpoint file {io.redact(uri)} should have {entry['bytes']:,} bytes and has "
-                f"{size}; remove {io.redact(where)} to resume from the checkpoint before it"
-            )
+        with _remedy(where):
+            if size != entry["bytes"]:
+                raise CorruptDataError(
+                    f"checkpoint file {io.redact(uri)} should have {entry['bytes']:,} bytes and "
+                    f"has {size}"
+                )
     return manifest
 
 
 def read_states(
     folder: str, step: int, manifest: dict[str, Any]
 ) -> "Iterator[tuple[str, ParamState]]":
-    """Every parameter's state, in the order of the files; local files are mapped, not read.
+    """Every parameter's state, in the order of the files, each held to its hash before it is used.
 
     Raises:
-        CorruptDataError: A file cannot be read.
+        CorruptDataError: A file cannot be read, or is not as it was written.
     """
     from gristmill.models.lm import safetensor_file
     from gristmill.training.lm.engine import ParamState
 
-    for file in manifest["files"]:
-        tensors = safetensor_file.read(io.join(folder, name_of(step), file))
+    where = io.join(folder, name_of(step))
+    for file, entry in manifest["files"].items():
+        with _remedy(where):
+            tensors = safetensor_file.read(io.join(where, file), sha256=entry["sha256"])
         for name in sorted(key.removeprefix("param/") for key in tensors if key[:6] == "param/"):
             kinds = ("param", "exp_avg", "exp_avg_sq")
             yield name, ParamState(**{kind: tensors[f"{kind}/{name}"] for kind in kinds})
+
+
+@contextlib.contextmanager
+def _remedy(where: str) -> Iterator[None]:
+    """Say with what is wrong in a checkpoint what to do about it."""
+    try:
+        yield
+    except CorruptDataError as error:
+        raise CorruptDataError(
+            f"{error}; remove {io.redact(where)} to resume from the checkpoint before it"
+        ) from error
 
 
 def sweep(folder: str) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gristmill.core.errors import MissingExtraError
 from gristmill.models.lm.decoder import Decoder
+from gristmill.models.lm.memory import BUCKET_NUMBERS
 from gristmill.training.lm.batches import inputs_and_targets
 from gristmill.training.lm.engine import (
     MOMENTS,
@@ -44,6 +45,8 @@ class DeepSpeedEngine(Engine):
         # clipping and refusing a gradient are ours.
         self._bare = self.stage == 0
         on_gpu = place.device.type == "cuda"
+        if self.stage == 3:
+            self._cut_up(model)
         optimizer = make_optimizer(model, spec.optimization, fused=on_gpu and not spec.offload)
         self._fused = bool(optimizer.defaults["fused"])
         self._engine: Any = deepspeed.initialize(
@@ -51,17 +54,33 @@ class DeepSpeedEngine(Engine):
         )[0]
         self._params = trained_parameters(model)
 
+    def _cut_up(self, model: Decoder) -> None:
+        """Leave each rank its part of every parameter, one parameter at a time, so that the model
+        is whole on no GPU; it comes on the CPU. `deepspeed.initialize` would move all of it first.
+        """
+        dtype = torch.bfloat16 if self.spec.bf16 else torch.float32
+        model.to(dtype)
+        self._deepspeed.zero.Init(module=model, config_dict_or_path=self._config(), dtype=dtype)
+
     def _config(self) -> dict[str, Any]:
         spec, sharded = self.spec, self.spec.bf16 and not self._bare
         zero: dict[str, Any] = {"stage": self.stage}
+        if self.stage:  # a bucket is allocated whole, however small the model
+            count = sum(math.prod(shape) for shape in self._shapes.values())
+            zero["reduce_bucket_size"] = min(count, BUCKET_NUMBERS)
         if spec.offload and self.stage:
             zero["offload_optimizer"] = {"device": "cpu"}
+        bf16: dict[str, Any] = {"enabled": sharded}
+        if sharded:  # stage 1 lets go of a gradient as soon as it is summed
+            bf16 |= {"check_grad_overflow": True, "immediate_grad_update": True}
+        # One micro-batch has nothing to sum up, and needs no float32 for it.
+        summed_in = "bf16" if sharded and spec.micro_batches == 1 else "fp32"
         return {
             "train_micro_batch_size_per_gpu": spec.micro_batch_size,
             "gradient_accumulation_steps": spec.micro_batches,
             "gradient_clipping": 0.0 if self._bare else spec.optimization.clip,
-            "bf16": {"enabled": sharded, **({"check_grad_overflow": True} if sharded else {})},
-            "data_types": {"grad_accum_dtype": "fp32"},
+            "bf16": bf16,
+            "data_types": {"grad_accum_dtype": summed_in},
             "zero_optimization": zero,
             "zero_allow_untested_optimizer": True,  # torch's AdamW: DeepSpeed's own compile first
             "zero_force_ds_cpu_optimizer": False,
@@ -92,7 +111,17 @@ class DeepSpeedEngine(Engine):
         if self._bare:
             return norm
         found = self._engine.get_global_grad_norm()
-        return math.inf if found is None else float(found)
+        norm = math.inf if found is None else float(found)
+        if not math.isfinite(norm):
+            self._forget_gradients()
+        return norm
+
+    def _forget_gradients(self) -> None:
+        """Stages 1 and 2 with offload: DeepSpeed 0.19 refuses a step but keeps its gradients, to
+        which it would add those of the next. Without offload it clears them itself."""
+        if self.spec.offload and self.stage in (1, 2):
+            kept = self._engine.optimizer.averaged_gradients
+            kept.update(dict.fromkeys(kept))
 
     def _clip(self) -> float:
         limit = self.spec.optimization.clip or math.inf

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from gristmill.models.lm.decoder import Decoder
+from gristmill.models.lm.decoder import Decoder, Head
+from gristmill.models.lm.positions.t5_relative import T5Relative
 from gristmill.training.lm.batches import inputs_and_targets
 from gristmill.training.lm.names import EngineName
 from gristmill.training.lm.schedule import Optimization
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+DECAYING = (torch.nn.Linear, torch.nn.Embedding, Head)
+"""Layers whose weight decays."""
 BUCKET_NUMBERS = 1 << 24
 """Gradients summed at once, 64 MiB in float32: enough that a step's many small ones cost little."""
 
@@ -106,12 +109,15 @@ def trained_parameters(model: Decoder) -> dict[str, torch.nn.Parameter]:
 
 
 def parameter_groups(model: Decoder, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices, which decay, and the rest, which does not."""
+    """What decays and what does not, by role (see Optimization): a shape says too little, since
+    the series activation's scales and the learned keys lie in rows too."""
+    decaying = {id(module.weight) for module in model.modules() if isinstance(module, DECAYING)}
+    if isinstance(model.positions, T5Relative):  # numbers that are added to scores, as a bias is
+        decaying.remove(id(model.positions.table.weight))
     values = list(trained_parameters(model).values())
-    # ndim of the shape before any sharding: call this before an engine cuts the parameters up.
     groups = [
-        {"params": [p for p in values if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in values if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in values if id(p) in decaying], "weight_decay": weight_decay},
+        {"params": [p for p in values if id(p) not in decaying], "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
 

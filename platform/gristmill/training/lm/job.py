@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import tyro
 
-from gristmill.core import config as configs
 from gristmill.core import io
 from gristmill.core.errors import BadInputError
 from gristmill.core.inputs import pin_input
@@ -15,7 +14,7 @@ from gristmill.core.run import Run
 from gristmill.corpora.mixture import NATURAL, UNIFORM, settled
 from gristmill.execution.session import session
 from gristmill.models.lm.config import ModelConfig
-from gristmill.models.lm.presets import preset
+from gristmill.models.lm.presets import read_model
 from gristmill.training.lm.guard import Guard
 from gristmill.training.lm.names import Precision
 from gristmill.training.lm.placement import Placement
@@ -56,8 +55,8 @@ class TrainLmJob(Job):
     seed: int = 0
     """Of the weights and of the order."""
     init: str = ""
-    """Folder of a model to start from, or DeepSpeed's universal checkpoint, whose moments are taken
-    too; empty: fresh weights."""
+    """Folder of a model to start from, ours or in Hugging Face's format, or DeepSpeed's universal
+    checkpoint, whose moments are taken too; empty: fresh weights."""
     precision: Precision = "auto"
     """auto: bf16 on GPUs, fp32 on CPUs."""
     optimization: Optimization = field(default_factory=Optimization)
@@ -141,13 +140,13 @@ class TrainLmJob(Job):
 
     def _train(self, run: Run, checked: "Checked") -> None:
         from gristmill.training.lm.launch import launch, ranks_of
-        from gristmill.training.lm.records import Recorder, open_board
+        from gristmill.training.lm.records import Recorder, boards_of
         from gristmill.training.ranks import tell_of_waiting
 
         num_workers, use_gpu = ranks_of(self.execution)
         self.execution.require_division(self.batch_size, num_workers)
         bf16 = self.precision == "bf16" or (self.precision == "auto" and use_gpu)
-        board = open_board(run) if self.execution.tensorboard else None
+        boards = boards_of(run) if self.execution.tensorboard else None
         run.log(
             kind="run",  # again after a kill, perhaps on other machines
             precision="bf16" if bf16 else "fp32",
@@ -162,7 +161,7 @@ class TrainLmJob(Job):
             f"train {self.preset}",
             steps=self.num_steps,
             step_tokens=self.batch_size * self.sequence_length,
-            board=board,
+            boards=boards,
         )
         try:
             launch(
@@ -202,6 +201,7 @@ class TrainLmJob(Job):
             ),
             recompute=where.recompute,
             compile=where.compile,
+            attention_kernel=where.attention_kernel,
             guard=self.guard,
             validation_every=self.validation_every or max(self.num_steps // TENTH, 1),
             validation_sequences=self.validation_sequences,
@@ -210,20 +210,6 @@ class TrainLmJob(Job):
             checkpoint_every=self.checkpoint_every,
             keep_checkpoints=where.keep_checkpoints,
         )
-
-
-def read_model(name: str) -> ModelConfig:
-    """The configuration of a preset, or in a model.json.
-
-    Raises:
-        BadInputError: No such preset, or the file holds something else.
-    """
-    if not name.endswith(".json"):
-        return preset(name)
-    found = configs.from_dict(io.read_json(name))
-    if not isinstance(found, ModelConfig):
-        raise BadInputError(f"{io.redact(name)} is not the configuration of a language model")
-    return found
 
 
 def _vocabulary_named(mixture: str, job: TrainLmJob) -> str:

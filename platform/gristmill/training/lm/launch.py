@@ -1,5 +1,6 @@
 """Start the ranks of a language model's training, and decide when they have failed for good."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,8 @@ from gristmill.training.place import Place
 from gristmill.training.ranks import place_ranks
 
 FOREVER = -1
+NODE_DEATH_SECONDS, LOOK_SECONDS = 40.0, 0.5
+"""How long Ray may take to see that a node is dead, by its default heartbeats; how often to ask."""
 
 
 def ranks_of(placement: Placement) -> tuple[int, bool]:
@@ -43,14 +46,18 @@ def launch(
     Raises:
         GristmillError: What a rank raised about its input, or RunError when ranks kept failing.
     """
-    wanted: Any = num_workers
+    ranks: dict[str, Any] = {"num_workers": num_workers}
     if placement.elastic:
-        wanted = (placement.min_workers, placement.max_workers)
+        ranks = {
+            "num_workers": (placement.min_workers, placement.max_workers),
+            "elastic_resize_monitor_interval_s": placement.resize_seconds,
+        }
+    scaling = ray.train.ScalingConfig(**ranks, use_gpu=use_gpu)
     run_ranks(
         _train,
         spec,
         name=name,
-        scaling=ray.train.ScalingConfig(num_workers=wanted, use_gpu=use_gpu),
+        scaling=scaling,
         max_failures=FOREVER,  # Delivery counts them, by whether a checkpoint came in between
         deliver=Delivery(spec.checkpoints, placement.max_failures, on_record),
     )
@@ -59,6 +66,8 @@ def launch(
 def _train(spec: LmSpec, place: Place, post: Post) -> None:
     from gristmill.training.lm.loop import train
 
+    node = ray.get_runtime_context().get_node_id()
+    post({"kind": "rank", "rank": place.rank, "world_size": place.world_size, "node": node})
     train(spec, place, post, notice=announced)
 
 
@@ -67,7 +76,10 @@ class Delivery:
 
     def __init__(self, folder: str, max_failures: int, on_record: Callable[..., None]) -> None:
         self._folder, self._most, self._on_record = folder, max_failures, on_record
-        self._failures, self._nodes = 0, _nodes_alive()
+        self._failures: list[set[str]] = []
+        """Since the last checkpoint: the nodes that the ranks ran on, for each."""
+        self._nodes: dict[int, str] = {}
+        """Of each rank, the node it runs on."""
 
     def __call__(self, record: dict[str, Any]) -> None:
         """Handle one record.
@@ -76,8 +88,12 @@ class Delivery:
             RunError: The ranks died too often, or checkpoints land where the driver sees none.
         """
         kind = record["kind"]
+        if kind == "rank":
+            self._nodes[record["rank"]] = record["node"]
+            self._nodes = {r: n for r, n in self._nodes.items() if r < record["world_size"]}
+            return
         if kind == "saved":
-            self._failures = 0
+            self._failures = []
             self._look_for(record["step"])
         elif kind == DEATH:
             self._failed(record)
@@ -85,17 +101,25 @@ class Delivery:
             self._on_record(record)
 
     def _failed(self, record: dict[str, Any]) -> None:
-        nodes, before = _nodes_alive(), self._nodes
-        self._nodes = nodes
+        nodes, self._nodes = set(self._nodes.values()), {}
         said = "; ".join(f"rank {rank}: {why}" for rank, why in record["ranks"].items())
-        if record["preempted"] or nodes < before:
+        if record["preempted"]:
             return
-        self._failures += 1
-        if self._failures > self._most:
-            raise RunError(
-                f"the workers died {self._failures} times without a checkpoint in between; the "
-                f"last time {said}; the same command resumes"
-            )
+        self._failures.append(nodes)
+        end = time.monotonic() + NODE_DEATH_SECONDS
+        # Workers are missed at once, a node only after some missed heartbeats: so it is asked for a
+        # while before a run is given up, where there is another node than the driver's.
+        while (count := self._counted(alive := _nodes_alive())) > self._most:
+            if len(alive) == 1 or time.monotonic() > end:
+                raise RunError(
+                    f"the workers died {count} times without a checkpoint in between; the last "
+                    f"time {said}; the same command resumes"
+                )
+            time.sleep(LOOK_SECONDS)
+
+    def _counted(self, alive: set[str]) -> int:
+        """Failures none of whose nodes has died."""
+        return sum(nodes <= alive for nodes in self._failures)
 
     def _look_for(self, step: int) -> None:
         here = checkpoint.steps_done(self._folder)
@@ -106,5 +130,5 @@ class Delivery:
             )
 
 
-def _nodes_alive() -> int:
-    return sum(bool(node["Alive"]) for node in ray.nodes())
+def _nodes_alive() -> set[str]:
+    return {str(node["NodeID"]) for node in ray.nodes() if node["Alive"]}

@@ -19,7 +19,7 @@ from gristmill.corpora.mixture import Mixture
 from gristmill.corpora.stream import TokenStream
 from gristmill.corpora.tokens import TokenCorpus
 from gristmill.execution.hosting import fault_point
-from gristmill.models.lm.config import ModelConfig
+from gristmill.models.lm.config import AttentionKernel, ModelConfig
 from gristmill.training.lm import batches, checkpoint
 from gristmill.training.lm.checkpoint import Progress
 from gristmill.training.lm.clock import Clock
@@ -50,6 +50,7 @@ class LmSpec:
     engine: EngineSpec
     recompute: bool
     compile: bool
+    attention_kernel: AttentionKernel
     guard: Guard
     validation_every: int
     validation_sequences: int
@@ -108,8 +109,7 @@ class Trainer:
             keep=spec.keep_checkpoints,
             post=self._tell,
         )
-        hidden = max(spec.model.prefix - 1, 0)  # targets within a prefix count nothing
-        self._targets = spec.batch_size * (spec.seq_len - hidden)
+        self._targets = spec.batch_size * (spec.seq_len - spec.model.hidden_targets)
         self._clock = Clock(spec, place)
 
     # -- the whole -----------------------------------------------------------------------------
@@ -281,16 +281,18 @@ class Trainer:
 
 
 def build_model(spec: LmSpec, place: Place) -> Any:
-    """The model where it starts, on this rank's device."""
+    """The model where it starts: on this rank's device, or on the CPU for ZeRO-3 to cut up."""
     from gristmill.models.lm import checkpoint as model_folder
+    from gristmill.models.lm import hugging_face
 
-    device = str(place.device)
+    device = "cpu" if spec.engine.name == "zero3" else str(place.device)
     if spec.init and not is_universal(spec.init):
-        model = model_folder.load(spec.init, device=device, expect=spec.model).float()
+        load = hugging_face.read if hugging_face.is_one(spec.init) else model_folder.load
+        model = load(spec.init, device=device, expect=spec.model).float()
         model.tie()
     else:
         model = spec.model.build(device=device, seed=spec.seed)
-    model.recompute_blocks = spec.recompute
+    model.recompute_blocks, model.kernel = spec.recompute, spec.attention_kernel
     if spec.compile and place.device.type == "cuda" and spec.engine.name != "zero3":
         model.compile()
     return model

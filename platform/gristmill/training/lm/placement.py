@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from gristmill.core.errors import BadInputError
 from gristmill.execution.session import Execution
+from gristmill.models.lm.config import AttentionKernel
 from gristmill.training.lm.names import EngineName
 
 
@@ -19,6 +20,9 @@ class Placement:
     """With --max-workers: an elastic run, on as many as the cluster has room for at the moment."""
     max_workers: int = 0
     """Most ranks of an elastic run. Where the batch does not divide, some rows stay empty."""
+    resize_seconds: float = 60.0
+    """How often an elastic run looks whether it can have more workers; it takes them by starting
+    anew from its newest checkpoint."""
     engine: EngineName = "torch"
     """torch: each rank holds everything. zero0 to zero3: DeepSpeed, which cuts up the optimizer
     (1), gradients too (2), weights too (3)."""
@@ -30,6 +34,9 @@ class Placement:
     """Keep only each block's input and compute the block again in backward."""
     compile: bool = True
     """torch.compile the model; on GPUs only, and not under zero3, whose hooks gather weights."""
+    attention_kernel: AttentionKernel = "auto"
+    """What computes softmax attention with a window, prefix, learned column or ALiBi; auto: flex on
+    GPUs where it fits, else sdpa. Plain causal attention is always fused."""
     checkpoint_every: int = 0
     """Steps between checkpoints; 0: a tenth of the training. Also how much a dead node costs."""
     keep_checkpoints: int = 2
@@ -43,7 +50,7 @@ class Placement:
     def __post_init__(self) -> None:
         for name in (
             "workers", "min_workers", "max_workers", "micro_batch_size", "checkpoint_every",
-            "keep_checkpoints", "max_failures",
+            "keep_checkpoints", "max_failures", "resize_seconds",
         ):  # fmt: skip
             if getattr(self, name) < 0:
                 raise BadInputError(f"{name} must be 0 or more, not {getattr(self, name)}")

@@ -8,6 +8,7 @@ from gristmill.core.errors import BadInputError
 from gristmill.core.plan import Plan, human_bytes
 
 if TYPE_CHECKING:
+    from gristmill.models.lm.memory import Memory
     from gristmill.training.lm.job import TrainLmJob
     from gristmill.training.lm.preflight import Checked
 
@@ -15,6 +16,9 @@ STATE_BYTES = 12
 """A parameter in a checkpoint: float32 weight and AdamW's two moments."""
 MODEL_BYTES = 4
 CARD, CARD_FLOPS, ASSUMED_MFU = "H100", 989.4e12, 0.4
+CARD_BYTES = 80 * 10**9
+MOST_BATCH_TOKENS = 4_000_000
+"""A larger batch gains little more (arXiv:2402.02791, section 3.3)."""
 
 
 def checkpoint_bytes(job: "TrainLmJob") -> int:
@@ -59,7 +63,8 @@ def make_plan(job: "TrainLmJob") -> Plan:
     workers = job.execution.most_workers or 1
     tokens = job.num_steps * job.batch_size * checked.seq_len
     flops = job.config.flops_per_token(checked.seq_len) * tokens
-    warnings = _warnings(job, checked, workers)
+    memory = _memory(job, checked, workers)
+    warnings = _warnings(job, checked, workers, _on_card(job, memory))
     return Plan(
         title=f"train {job.preset} on {tokens:,} tokens",
         reads=[(io.redact(uri), 0) for uri in job.corpora],
@@ -67,7 +72,7 @@ def make_plan(job: "TrainLmJob") -> Plan:
             ("a checkpoint", checkpoint_bytes(job)),
             ("checkpoints and model, at most", disk_bytes(job)),
         ],
-        work=[*_amounts(job, checked, workers, flops), *_epochs(checked)],
+        work=[*_amounts(job, checked, workers, flops, memory), *_epochs(checked)],
         gpu_hours=flops / (CARD_FLOPS * ASSUMED_MFU) / 3600,
         basis=f"{CARD} at {ASSUMED_MFU:.0%} of its bf16 peak, an assumption",
         warnings=warnings,
@@ -75,23 +80,10 @@ def make_plan(job: "TrainLmJob") -> Plan:
 
 
 def _amounts(
-    job: "TrainLmJob", checked: "Checked", workers: int, flops: float
+    job: "TrainLmJob", checked: "Checked", workers: int, flops: float, memory: "Memory"
 ) -> list[tuple[str, str]]:
-    from gristmill.models.lm.memory import estimate
-
     where = job.execution
-    rows = -(-job.batch_size // workers)
-    micro = min(where.micro_batch_size or rows, rows)
-    memory = estimate(
-        job.config,
-        micro_batch_size=micro,
-        seq_len=checked.seq_len,
-        workers=workers,
-        zero_stage=where.zero_stage,
-        precision="fp32" if job.precision == "fp32" else "bf16",
-        recompute=where.recompute,
-    )
-    on_card = memory.total - (memory.optimizer if where.offload else 0)
+    rows, micro = _rows(job, workers)
     batch = job.batch_size * checked.seq_len
     peak = job.optimization.peak(job.batch_size)
     return [
@@ -100,13 +92,57 @@ def _amounts(
         ("ranks", f"{workers} by {where.engine}, {-(-rows // micro)} micro-batches of {micro}"),
         ("rate", f"{peak:.3g} at its peak, {job.optimization.schedule}"),
         ("compute", f"{flops:.2e} FLOPs, forward and backward"),
-        ("memory", f"{human_bytes(on_card)} a GPU: weights "
+        ("memory", f"{human_bytes(_on_card(job, memory))} a GPU: weights "
                    f"{human_bytes(memory.weights)}, gradients {human_bytes(memory.gradients)}, "
                    f"optimizer {human_bytes(memory.optimizer)}"
                    f"{' (in the host)' if where.offload else ''}, activations "
-                   f"{human_bytes(memory.activations + memory.loss)} (estimated)"),
+                   f"{human_bytes(memory.activations + memory.loss)} (estimated)"
+                   f"{_passing(memory)}"),
         ("saves", f"every {job.checkpoint_every:,} steps"),
     ]  # fmt: skip
+
+
+def _rows(job: "TrainLmJob", workers: int) -> tuple[int, int]:
+    """A rank's rows of a step, and how many of them at once."""
+    rows = -(-job.batch_size // workers)
+    return rows, min(job.execution.micro_batch_size or rows, rows)
+
+
+def _memory(job: "TrainLmJob", checked: "Checked", workers: int) -> "Memory":
+    from gristmill.models.lm.memory import estimate
+
+    rows, micro = _rows(job, workers)
+    return estimate(
+        job.config,
+        micro_batch_size=micro,
+        seq_len=checked.seq_len,
+        workers=workers,
+        zero_stage=job.execution.zero_stage,
+        precision="fp32" if job.precision == "fp32" else "bf16",
+        recompute=job.execution.recompute,
+        accumulate=rows > micro,
+    )
+
+
+def _on_card(job: "TrainLmJob", memory: "Memory") -> int:
+    return memory.total - (memory.optimizer if job.execution.offload else 0)
+
+
+def _passing(memory: "Memory") -> str:
+    if not memory.buffers + memory.gathered:
+        return ""
+    whole = f", whole weights {human_bytes(memory.gathered)}" if memory.gathered else ""
+    return f", gradients on their way {human_bytes(memory.buffers)}{whole}"
+
+
+def _card() -> tuple[str, int]:
+    """This machine's GPU, else the one assumed, and its memory."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return f"an {CARD}", CARD_BYTES
+    found = torch.cuda.get_device_properties(0)
+    return found.name, int(found.total_memory)
 
 
 def _epochs(checked: "Checked") -> list[tuple[str, str]]:
@@ -116,8 +152,20 @@ def _epochs(checked: "Checked") -> list[tuple[str, str]]:
     ]
 
 
-def _warnings(job: "TrainLmJob", checked: "Checked", workers: int) -> list[str]:
+def _warnings(job: "TrainLmJob", checked: "Checked", workers: int, needed: int) -> list[str]:
     said = []
+    tokens = job.batch_size * checked.seq_len
+    if tokens > MOST_BATCH_TOKENS:
+        said.append(
+            f"{tokens:,} tokens a batch: over {MOST_BATCH_TOKENS:,} a larger batch gains little; "
+            "lower --batch-size"
+        )
+    name, room = _card()
+    if needed > room:
+        said.append(
+            f"{human_bytes(needed)} a GPU are more than the {human_bytes(room)} of {name}; more "
+            "--workers, a higher ZeRO stage, --recompute or a smaller --micro-batch-size need less"
+        )
     if checked.unvalidated:
         said.append(f"no validation loss for {', '.join(checked.unvalidated)}: too little text")
     if not job.execution.most_workers:

@@ -1,4 +1,5 @@
-"""What is checked before anything starts; numpy only. The ground of `--plan` too."""
+"""What is checked before anything starts; numpy only, but for a start from
+another model. The ground of `--plan` too."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -47,6 +48,11 @@ def check(job: "TrainLmJob") -> Checked:
         raise BadInputError(
             f"seq_len {seq_len} is over the {model.context_length} learned positions of the model"
         )
+    if seq_len <= model.hidden_targets:
+        raise BadInputError(
+            f"seq_len {seq_len} leaves nothing to learn: the first {model.hidden_targets} targets "
+            f"lie in the prefix of {model.prefix} tokens; give --seq-len {model.prefix} or more"
+        )
     mixture = read_mixture(job.mixture, corpus.sizes())
     stream = TokenStream(corpus, mixture, seq_len=seq_len, batch_size=job.batch_size, seed=job.seed)
     ledger = stream.require_epochs(job.num_steps, job.max_epochs)
@@ -83,20 +89,15 @@ def check_start(folder: str, model: ModelConfig, corpus: TokenCorpus) -> None:
     Raises:
         BadInputError: It is, or does.
     """
-    from gristmill.core import config as configs
+    from gristmill.models.lm import checkpoint, hugging_face
 
     if is_universal(folder):
         return  # its shapes are compared as it is read; it does not say which tokenizer it knows
-    uri = io.join(folder, "model.json")
-    if not io.exists(uri):
-        raise BadInputError(f"no model at {io.redact(folder)}: it has no model.json")
-    found = configs.from_dict(io.read_json(uri))
-    if found != model:
-        lines = configs.differences(configs.to_dict(found), configs.to_dict(model))
-        raise BadInputError(
-            f"{io.redact(folder)} holds another model than the preset (its value -> the preset's): "
-            + "; ".join(lines[:5])
-        )
+    if hugging_face.is_one(folder):
+        found = hugging_face.read_config_as(folder, model)
+    else:
+        found = checkpoint.read_config(folder)
+    checkpoint.require_equal(found, model, source=folder)
     if io.exists(io.join(folder, VOCABULARY)):
         sha256 = str(io.read_json(io.join(folder, VOCABULARY))["sha256"])
     elif io.exists(io.join(folder, FILE)):

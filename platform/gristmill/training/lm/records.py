@@ -1,6 +1,8 @@
 """Rank 0's records become the run's metrics, a progress line, and TensorBoard's curves if asked."""
 
+import itertools
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from gristmill.core import io
@@ -14,8 +16,11 @@ logger = logging.getLogger(__name__)
 class Recorder:
     """Takes records in order; a `start` or `rewind` takes back what will be done again."""
 
-    def __init__(self, run: Run, title: str, *, steps: int, step_tokens: int, board: Any) -> None:
-        self._run, self._title, self._board = run, title, board
+    def __init__(
+        self, run: Run, title: str, *, steps: int, step_tokens: int, boards: "Boards | None"
+    ) -> None:
+        self._run, self._title, self._boards = run, title, boards
+        self._board: Any = None
         self._steps, self._step_tokens = steps, step_tokens
         self._progress: Progress | None = None
         self._seen = 0
@@ -25,6 +30,9 @@ class Recorder:
         kind = record["kind"]
         if kind in ("start", "rewind"):
             rewind(self._run, record)
+            if self._boards is not None:
+                self.close()
+                self._board = self._boards(record["step"])
             self._seen = record["step"] * self._step_tokens
             total = self._steps * self._step_tokens
             self._progress = Progress(self._title, total, "tokens", done=self._seen)
@@ -49,8 +57,8 @@ class Recorder:
                 if isinstance(record[name], int | float):
                     self._board.add_scalar(name, record[name], record["step"])
         if record["kind"] == "validation":
-            for domain, loss in record["loss"].items():
-                self._board.add_scalar(f"validation/{domain}", loss, record["step"])
+            for domain, loss in record["loss"].items():  # at the last step that came before it
+                self._board.add_scalar(f"validation/{domain}", loss, record["step"] - 1)
 
     def close(self) -> None:
         """End TensorBoard's file."""
@@ -75,8 +83,12 @@ def rewind(run: Run, record: dict[str, Any]) -> None:
     run.keep_metrics(keep)
 
 
-def open_board(run: Run) -> Any:
-    """A TensorBoard writer in the run's folder.
+Boards = Callable[[int], Any]
+"""Makes a TensorBoard writer that goes on from a step: points from there on are taken back."""
+
+
+def boards_of(run: Run) -> Boards:
+    """TensorBoard writers in the run's folder.
 
     Raises:
         BadInputError: The run is on an object store.
@@ -88,7 +100,9 @@ def open_board(run: Run) -> Any:
         from tensorboardX import SummaryWriter
     except ImportError as error:
         raise MissingExtraError("tensorboardX", "tensorboard") from error
-    return SummaryWriter(io.local_path(run.path("tensorboard")))
+    folder, numbers = io.local_path(run.path("tensorboard")), itertools.count()
+    # Files are named by the second, and a rewind may come within one.
+    return lambda step: SummaryWriter(folder, purge_step=step, filename_suffix=f".{next(numbers)}")
 
 
 def lines_of(metrics: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:

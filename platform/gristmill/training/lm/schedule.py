@@ -13,8 +13,10 @@ Shape = Literal["cosine", "constant", "wsd"]
 class Optimization:
     """AdamW and its rate.
 
-    Weight decay falls on matrices, the embedding among them; vectors (norms, learned biases,
-    the series activation's scales) do not decay.
+    Weight decay falls on the weights of linear layers, of the output matrix and of embeddings,
+    learned positions among them: they are added to token embeddings, so one must not grow where the
+    other may not. Norms, learned keys, values and sink tokens, T5's score biases and the series
+    activation's scales and offsets do not decay: 0 is no place of rest for them.
     """
 
     lr: float = 3e-4
@@ -40,7 +42,7 @@ class Optimization:
     eps: float = 1e-8
     """AdamW's, beside the root."""
     weight_decay: float = 0.1
-    """Of matrices."""
+    """Of linear layers and embeddings."""
     clip: float = 1.0
     """Largest norm of the gradient; 0: as it is."""
 

@@ -30,7 +30,7 @@ class Validation:
                 self._corpus, domain, seq_len=self._seq_len, count=self._sequences
             )
             totals.append(self._total(engine, rows))
-            counts.append(len(rows) * self._seq_len)
+            counts.append(len(rows) * (self._seq_len - engine.model.config.hidden_targets))
         totals = sum_over_ranks(totals, torch.float64, self._place)
         engine.train(True)
         return {d: t / n for d, t, n in zip(self.domains, totals, counts, strict=True)}
