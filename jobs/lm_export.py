@@ -1,7 +1,7 @@
 """Job: gristmill lm export.
 
 ray job submit --working-dir . --runtime-env jobs/runtime_env.yaml -- \\
-    python jobs/lm_export.py --help
+    python jobs/lm_export.py s3://bucket/lm-1/model --out s3://bucket/lm-1-hf
 """
 
 import sys
