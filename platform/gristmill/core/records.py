@@ -54,6 +54,10 @@ def is_compressed(uri: str) -> bool:
     return uri.lower().endswith(tuple(COMPRESSIONS))
 
 
+class NoRecordsError(BadInputError):
+    """A place without files that anyone here reads."""
+
+
 @dataclass(frozen=True)
 class Found:
     """What is at a URI."""
@@ -77,7 +81,7 @@ def find_records(uri: str, texts: Sequence[str] = TEXTS) -> Found:
         texts: Suffixes of files that are one record of text each, packed or not.
 
     Raises:
-        BadInputError: There are none.
+        NoRecordsError: There are none.
     """
     suffixes = tuple(name.lower() + packed for name in texts for packed in ("", *COMPRESSIONS))
 
@@ -91,7 +95,7 @@ def find_records(uri: str, texts: Sequence[str] = TEXTS) -> Found:
     skipped = Counter(_suffix(name) for name in names if not is_read(name))
     if not files:
         there = ", ".join(f"{count} of {name}" for name, count in skipped.most_common())
-        raise BadInputError(
+        raise NoRecordsError(
             f"no records at {io.redact(uri)}"
             + (f", which holds files {there}" if there else "")
             + ": give a file or folder of .jsonl, .jsonl.gz, .jsonl.zst, .parquet or "

@@ -18,7 +18,7 @@ from gristmill.core.errors import BadInputError
 from gristmill.core.inputs import pin_input
 from gristmill.core.job import Job
 from gristmill.core.plan import Plan
-from gristmill.core.records import Found, find_records, is_compressed, kind_of
+from gristmill.core.records import Found, NoRecordsError, find_records, is_compressed, kind_of
 from gristmill.core.run import Run
 from gristmill.corpora import embedded
 from gristmill.corpora.corpus import MANIFEST, Shard, manifest_of
@@ -190,9 +190,9 @@ class IngestCorpusJob(Job):
         try:
             return find_records(uri, self.text_suffixes)
         except BadInputError as error:
-            raise BadInputError(
-                f"domain {domain}: {error}; --text-suffixes names further files of text"
-            ) from error
+            hint = "; --text-suffixes names further files of text"
+            more = hint if isinstance(error, NoRecordsError) else ""
+            raise BadInputError(f"domain {domain}: {error}{more}") from error
 
     def _settle(
         self,
