@@ -37,6 +37,7 @@ SETTINGS = {
 }
 RAISED = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit|Timeout|Died)\b.*")
 """The line of a traceback that has the exception itself."""
+COLOUR = re.compile(r"\x1b\[[\d;]*m")
 NOWHERE = "ended without a result: on several machines --out must be storage that all share"
 logger = logging.getLogger(__name__)
 
@@ -305,7 +306,7 @@ def _aim(losses: Mapping[str, float], target: str) -> float:
 def _kept(folder: str, index: str, error: BaseException) -> str:
     """What a trial raised, and where its traceback is kept."""
     uri = io.join(folder, "failed", file_name(index).removesuffix(".json") + ".txt")
-    io.write_bytes(uri, str(error).encode("utf-8", "replace"))
+    io.write_bytes(uri, COLOUR.sub("", str(error)).encode("utf-8", "replace"))
     return f"{_said(error)} (traceback: {io.redact(uri)})"
 
 
