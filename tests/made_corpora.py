@@ -64,7 +64,9 @@ def write_tokens(folder, sizes, *, validation=100, shards=3, vocab=None):
     listed, rows = {}, {}
     for number, (domain, size) in enumerate(sizes.items()):
         for split, total in (("train", size), ("validation", validation)):
-            row = ((np.arange(total) * 7 + number * 1009) % 59_999 + 1).astype(vocab.dtype)
+            row = ((np.arange(total) * 7 + number * 1009) % min(59_999, vocab.size - 1) + 1).astype(
+                vocab.dtype
+            )
             row[9::10] = 0  # a document ends at every tenth token
             if split == "train":
                 rows[domain] = row.astype(np.int64)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from gristmill.core import io
+from gristmill.core.cli import Invocation, invoke
 from gristmill.core.config import config_hash, from_dict, to_dict
 from gristmill.core.errors import BadInputError, RunError
 from gristmill.core.inputs import pin_input
@@ -208,3 +209,21 @@ def test_unknown_storage_says_what_to_install():
 def test_figures_for_people():
     assert human_bytes(1536) == "1.5 KiB" and human_bytes(5) == "5 B"
     assert human_seconds(5) == "5.0 s" and human_seconds(3725) == "1 h 2 min"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoubtfulJob(Job):
+    """Ends well, but not without doubts."""
+
+    def plan(self):
+        return Plan(title="doubt")
+
+    def execute(self, run):
+        run.set_summary(gain=0.5, warnings=["the gain may be none"])
+
+
+def test_warnings_of_a_run_are_said_at_the_terminal_each_time(tmp_path, capsys):
+    for _ in range(2):
+        assert invoke(Invocation(job=DoubtfulJob(out=str(tmp_path / "o")))) == 0
+        said = capsys.readouterr()
+        assert "gain: 0.5" in said.out and said.err.endswith("warning: the gain may be none\n")

@@ -1,5 +1,6 @@
 import gzip
 import json
+import tracemalloc
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -8,14 +9,17 @@ from killing import markers
 from made_corpora import finish_job, kill_job_when, texts, write_lines
 from made_up import folder_bytes
 
+from gristmill.core import source_files
 from gristmill.core.errors import BadInputError, CorruptDataError, RunError
 from gristmill.core.job import run_job
-from gristmill.corpora import ingest
+from gristmill.core.records import record_files
+from gristmill.corpora import ingest, ingest_worker
 from gristmill.corpora.corpus import Corpus
 from gristmill.corpora.document_reader import read_texts
 from gristmill.corpora.ingest import IngestCorpusJob
-from gristmill.corpora.ingest_worker import document_key, range_of
+from gristmill.corpora.ingest_worker import ReadSlice, document_key, range_of
 from gristmill.execution.session import Execution
+from gristmill.execution.slices import Slice
 
 pytestmark = pytest.mark.ray
 ALL = 1 << 60
@@ -44,7 +48,7 @@ def plain(sources, seed, share, across=True):
             if text.strip() and text not in (seen if across else here) and text not in here:
                 here.add(text)
         seen |= here
-        kept[domain] = sorted(here, key=lambda text: document_key(text, seed))
+        kept[domain] = sorted(here, key=lambda text: document_key(text.encode(), seed))
     split = {}
     for domain, rows in kept.items():
         want, filled, cut = share * sum(len(t.encode()) for t in rows), 0, 0
@@ -125,6 +129,90 @@ def test_files_workers_and_names_do_not_matter(tmp_path):
     run_job(job(tmp_path / "seed", ("web", tmp_path / "one"), seed=1))
     assert both(tmp_path / "seed", "web") != both(tmp_path / "one1", "web")
     assert sorted(both(tmp_path / "seed", "web")) == sorted(web)
+
+
+def test_the_cut_of_large_files_does_not_matter(tmp_path, monkeypatch):
+    """Parts of some 4 kB of what a packed file holds, and one row group of parquet a slice."""
+    web = texts(300, seed=1)
+    web += web[:40]
+    write_domains(tmp_path / "raw", web, texts(10, seed=2))
+    table = pa.table({"text": web[3::4]})
+    pq.write_table(table, tmp_path / "raw" / "web" / "d.parquet", row_group_size=9)
+    words = [(name, tmp_path / "raw" / name) for name in ("web", "books")]
+    run_job(job(tmp_path / "whole", *words))
+    monkeypatch.setattr(ingest, "HELD_BYTES", 4000)
+    monkeypatch.setattr(source_files, "RANGE_BYTES", 2000)
+    files = record_files(str(tmp_path / "raw" / "web"))
+    cuts = [p.get("row_groups") for p, _ in source_files.cut(files, source_files.sizes_of(files))]
+    assert sum(cut is not None for cut in cuts) > 1
+    assert [n for cut in cuts for n in cut or ()] == list(range(len(web[3::4]) // 9 + 1))
+    summary = run_job(job(tmp_path / "cut", *words)).done()["summary"]
+    assert summary["duplicates"] == 40
+    for name in ("documents", "corpus.json"):
+        whole, cut = tmp_path / "whole" / name, tmp_path / "cut" / name
+        if whole.is_dir():
+            assert folder_bytes(whole) == folder_bytes(cut)
+        else:
+            assert whole.read_bytes() == cut.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["gz", "parquet"])
+def test_a_reader_holds_no_more_of_a_long_file_than_of_a_short_one(tmp_path, monkeypatch, kind):
+    """24 MB of text, of which 1 MB is held: by what Python allocates and by what each part has."""
+    rows = [f"{i} " + "meal grain " * 540 for i in range(4000)]
+    path = tmp_path / f"a.{kind}" if kind == "parquet" else tmp_path / "a.jsonl.gz"
+    if kind == "parquet":
+        pq.write_table(pa.table({"text": rows}), path)
+    else:
+        lines = "".join(json.dumps({"text": row}) + "\n" for row in rows)
+        path.write_bytes(gzip.compress(lines.encode(), 1))
+        del lines
+    held, save = [], ingest_worker.save_segments
+
+    def note(uri, segments):
+        held.append(sum(map(len, segments)))
+        save(uri, segments)
+
+    monkeypatch.setattr(ingest_worker, "save_segments", note)
+    reader = ReadSlice(str(tmp_path / "parts"), ["web"], "text", 10**6, 0, 3, 1 << 20)
+    total = sum(len(row) for row in rows)
+    del rows
+    tracemalloc.start()
+    piece = Slice(name="0", weight=1, payload={"domain": "web", "files": [str(path)]})
+    found = reader.process(piece)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found["documents"] == 4000 and len(found["parts"]) == len(held) > 20
+    assert total < sum(held) < 1.1 * total and max(held) < 1.2 * (1 << 20)
+    # Beside the parts a megabyte of the file, and of parquet 8 MB of rows, twice.
+    assert peak < (24 << 20 if kind == "parquet" else 6 << 20)
+
+
+def test_what_counts_as_text_and_what_is_left_out(tmp_path):
+    web = tmp_path / "web"
+    web.mkdir()
+    for i, suffix in enumerate((".txt", ".md", ".RST", ".html", ".html", ".tex", "")):
+        (web / f"{i}{suffix}").write_text(f"document {i}")
+    (web / "7.md.gz").write_bytes(gzip.compress(b"document 7"))
+    run = run_job(job(tmp_path / "c", ("web", web)))
+    assert sorted(both(tmp_path / "c", "web")) == [f"document {i}" for i in (0, 1, 2, 7)]
+    summary = run.done()["summary"]
+    assert summary["files_not_read"] == 4
+    left = {".html": 2, ".tex": 1, "no suffix": 1}
+    assert summary["domains"]["web"]["files_not_read"] == left
+    page = (tmp_path / "c" / "report.html").read_text()
+    assert "4 files were not read" in page and "--text-suffixes" in page and ".html" in page
+    run_job(job(tmp_path / "d", ("web", web), text_suffixes=(".html", ".tex")))
+    assert sorted(both(tmp_path / "d", "web")) == [f"document {i}" for i in (0, 3, 4, 5)]
+    for i in range(3):
+        (web / f"{i}{('.txt', '.md', '.RST')[i]}").unlink()
+    (web / "7.md.gz").unlink()
+    with pytest.raises(BadInputError, match=r"web: no records at .*2 of \.html.*--text-suffixes"):
+        run_job(job(tmp_path / "e", ("web", web)))
+    with pytest.raises(BadInputError, match="text_suffixes has 'html'"):
+        job(tmp_path / "e", ("web", web), text_suffixes=("html",))
+    with pytest.raises(BadInputError, match=r"text_suffixes has '\.jsonl'"):
+        job(tmp_path / "e", ("web", web), text_suffixes=(".jsonl",))
 
 
 def test_documents_are_shuffled_before_the_split(tmp_path):

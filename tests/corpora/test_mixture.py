@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from gristmill.core.errors import BadInputError
 from gristmill.corpora.domains import parse_sources
-from gristmill.corpora.mixture import MILLION, Mixture, read_mixture
+from gristmill.corpora.mixture import MILLION, Mixture, read_mixture, settled
 
 POSITIVE = st.floats(1e-3, 1e6, allow_nan=False)
 NAMES = st.from_regex(r"[a-z][a-z0-9_.-]{0,10}", fullmatch=True).filter(
@@ -43,7 +43,7 @@ def test_a_tiny_domain_does_not_drop_out():
 @pytest.mark.parametrize(
     ("weights", "said"),
     [
-        ({"a": 0.5, "b": 0.47}, "sum to 0.97, not 1; call Mixture.normalized"),
+        ({"a": 0.5, "b": 0.47}, "sum to 0.97, not 1; divide each by their sum"),
         ({"a": 1.2, "b": -0.2}, "'b' is -0.2"),
         ({"a": float("nan"), "b": 1.0}, "'a' is nan"),
         ({"a": "half", "b": 0.5}, "'a' is not a number: 'half'"),
@@ -103,3 +103,11 @@ def test_sources():
         parse_sources(["/data"])
     with pytest.raises(BadInputError, match="password"):
         parse_sources(["a=s3://key:secret@bucket/x"])
+
+
+def test_a_list_that_does_not_sum_to_1_is_told_what_does():
+    with pytest.raises(BadInputError, match=r"sum to 0\.9, not 1; .* give a=0\.555556,b=0\.444444"):
+        settled("a=0.5,b=0.4")
+    assert settled("a=0.555556,b=0.444444") == "a=0.555556,b=0.444444"
+    with pytest.raises(BadInputError, match=r"the weight of domain 'b' is -0\.4"):
+        settled("a=0.5,b=-0.4")

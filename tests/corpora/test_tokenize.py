@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pytest
@@ -6,7 +7,8 @@ from killing import markers
 from made_corpora import WORDS, finish_job, kill_job_when, texts, word_tokenizer, write_lines
 from made_up import folder_bytes
 
-from gristmill.core.errors import BadInputError, RunError
+from gristmill.core import progress
+from gristmill.core.errors import BadInputError, CorruptDataError, RunError
 from gristmill.core.job import run_job
 from gristmill.corpora import ingest, token_shards
 from gristmill.corpora.corpus import Corpus
@@ -195,6 +197,41 @@ def test_another_tokenizer_is_no_resume(made, tmp_path, monkeypatch):
     (tmp_path / "t.json").write_text(word_tokenizer(end="<eos>"))
     with pytest.raises(RunError, match="the tokenizer changed since this run began"):
         tokenize(made, tmp_path / "o", **job)
+
+
+def test_tokens_a_second_are_shown_and_are_this_run_s(made, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(progress, "LINE_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(progress.logger, "info", lambda text, *args: said.append(text % args))
+
+    def fail(*_):
+        raise RuntimeError("stopped")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(token_shards.TokenizeJob, "_publish", fail)
+        with pytest.raises(RuntimeError):
+            tokenize(made, tmp_path / "o")
+    rates = [int(r.replace(",", "")) for r in re.findall(r"([\d,]+) tokens/s", "\n".join(said))]
+    assert len(rates) >= 3 and min(rates) > 0
+    summary = tokenize(made, tmp_path / "o").done()["summary"]
+    assert summary["tokens"] > 0 and summary["tokens_per_second"] == 0  # all was done before
+    assert summary["tokens_per_second_per_worker"] > 0
+
+
+def test_damaged_shards_are_named(made, tmp_path):
+    tokenize(made, tmp_path / "t")
+    TokenCorpus(str(tmp_path / "t")).require_whole()
+    path = next((tmp_path / "t" / "tokens" / "web" / "train").glob("*.bin"))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-2] + b"\x03\x00")
+    with pytest.raises(CorruptDataError, match=rf"{path} has other bytes than its manifest says"):
+        TokenCorpus(str(tmp_path / "t")).require_whole()
+    TokenCorpus(str(tmp_path / "t")).require_whole(most_bytes=100)  # too large to be hashed
+    path.write_bytes(b"\xff\xff" + whole[2:])
+    for numbers in ([0], [0, 1]):
+        with pytest.raises(CorruptDataError, match=rf"{path} holds the id 65535, and .* 400 end"):
+            TokenCorpus(str(tmp_path / "t")).sequences("web", np.array(numbers), 16)
+    assert TokenCorpus(str(tmp_path / "t")).sequences("web", np.array([1]), 16).max() < 400
 
 
 def test_documents_to_batches(made, tmp_path):

@@ -133,8 +133,10 @@ def sweep(tmp_path, corpus, times, retries=1):
 
 
 def test_a_trial_that_raises_once_is_begun_again(finished, corpus, tmp_path):
-    outcome = run_sweep(sweep(tmp_path, corpus, times=1), Execution(workers=2))
+    asked = sweep(tmp_path, corpus, times=1)
+    outcome = run_sweep(asked, Execution(workers=2))
     assert outcome.retried == {"2": 1} and outcome.failed == {}
+    assert run_sweep(asked, Execution(workers=2)).retried == {"2": 1}  # as after a driver's death
     whole = load_results(str(finished / "o" / RESULTS))
     assert {i: r.losses for i, r in outcome.results.items()} == {
         i: r.losses for i, r in whole.items()
@@ -145,7 +147,10 @@ def test_a_trial_that_always_raises_leaves_the_others_alone(corpus, tmp_path):
     asked = sweep(tmp_path, corpus, times=99)
     outcome = run_sweep(asked, Execution(workers=2))
     assert sorted(outcome.results) == ["1", "3", "4"]
-    assert list(outcome.failed) == ["2"] and "the disk of proxy 2 went away" in outcome.failed["2"]
+    assert list(outcome.failed) == ["2"]
+    kept = tmp_path / "r" / "failed" / "2.txt"
+    said = f"OSError: the disk of proxy 2 went away (traceback: {kept})"
+    assert outcome.failed["2"] == said and "raise OSError" in kept.read_text()
     assert len(os.listdir(tmp_path / "marks")) == 2
     again = run_sweep(asked, Execution(workers=2))
     assert sorted(again.results) == ["1", "3", "4"] and list(again.failed) == ["2"]
@@ -156,7 +161,7 @@ def test_a_trial_that_leaves_no_result_has_failed(corpus, tmp_path):
     asked = sweep(tmp_path, corpus, times=0)
     lost = dataclasses.replace(asked, trials=asked.trials[:2])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gristmill.mixing.sweep._tune", lambda *_: ({"1": "disk full"}, {}))
+        patch.setattr("gristmill.mixing.sweep._tune", lambda *_: {"1": "disk full"})
         outcome = run_sweep(lost, Execution(workers=2))
     assert outcome.results == {} and outcome.failed["1"] == "disk full"
     assert "storage that all share" in outcome.failed["2"]
@@ -263,6 +268,7 @@ def test_designs_that_cannot_be_are_refused_by_name(corpus, tmp_path):
     header = "index,code,prose,tables\n"
     said = refused(tmp_path, corpus, "index,code,pose\n1,0.5,0.5\n")
     assert "no domain 'pose'" in said and "perhaps you meant prose" in said
+    assert ".csv: no domain" in said
     said = refused(tmp_path, corpus, header + "1,0.5,0.5,0.5\n")
     assert "row 1 sum to 1.5, not 1" in said
     said = refused(tmp_path, corpus, header + "7,0.1,0.1,0.8\n", steps=2000)
@@ -356,3 +362,19 @@ def test_the_bench_is_small_to_send(corpus, tmp_path):
 
     bench = ProxyBench(corpora=(corpus,), settings=training(tmp_path).settings(VOCAB))
     assert len(pickle.dumps(bench)) < 10_000
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "ray::P.step()\n  File x, line 1, in f\n    raise OSError(1)\n    ^^^^^\nOSError: no disk",
+            "OSError: no disk",
+        ),
+        ("KeyError: 'a'\n\nDuring:\n\na.b.OwnError: two\nlines", "a.b.OwnError: two lines"),
+        ("The actor died unexpectedly", "The actor died unexpectedly"),
+        ("", "RuntimeError"),
+    ],
+)
+def test_what_a_trial_raised_is_one_line(text, said):
+    assert sweep_module._said(RuntimeError(text)) == said

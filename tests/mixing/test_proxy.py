@@ -140,3 +140,21 @@ def test_losses_are_means_over_the_sequences_asked_for(tmp_path, corpus):
     assert {rows.shape for rows in found.validation.values()} == {(24, 17)}
     assert all(rows.dtype == np.int32 for rows in found.validation.values())
     assert all(math.isfinite(loss) for loss in trained(found).losses().values())
+
+
+@pytest.mark.gpu
+def test_a_regmix_proxy_in_bf16_on_a_gpu_loses_what_it_does_on_a_cpu(tmp_path):
+    if not torch.cuda.is_available():
+        pytest.skip("torch sees no CUDA device here")
+    corpus = write_corpus(tmp_path, sizes=(20_000, 20_000, 20_000), validation=3000)
+    asked = {"steps": 24, "batch_size": 16, "seq_len": 128, "micro_batch_size": 8, "lr": 4e-3}
+    settings = Training(preset="regmix-1m", **asked).settings(64)
+    losses = {}
+    for on_gpu in (False, True):
+        found = ProxyBench(corpora=(corpus,), settings=settings, on_gpu=on_gpu)
+        found.setup()
+        proxy = found.begin(Trial(index="1", weights=WEIGHTS, seed=0))
+        proxy.advance(settings.steps)
+        losses[on_gpu] = proxy.losses()
+    assert max(losses[False].values()) < 0.8 * math.log(64)  # both have learned
+    assert losses[True] == pytest.approx(losses[False], rel=3e-2)

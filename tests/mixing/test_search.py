@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -7,16 +8,15 @@ from made_proxies import DOMAINS, training, write_corpus
 
 from gristmill.core.errors import BadInputError
 from gristmill.core.job import run_job
-from gristmill.core.report import Report
 from gristmill.core.run import Run
 from gristmill.corpora.mixture import Mixture
 from gristmill.execution.session import Execution
 from gristmill.mixing import search_report
-from gristmill.mixing.check import Check, read_check
+from gristmill.mixing.check import Check, read_check, write_check_design
 from gristmill.mixing.objective import Objective
 from gristmill.mixing.search import SearchJob
 from gristmill.mixing.selection import fit_target
-from gristmill.mixing.stopping import expected_improvement, judge
+from gristmill.mixing.stopping import Round, expected_improvement, judge
 from gristmill.mixing.surface import Surface
 from gristmill.mixing.tables import Table, read_losses, read_mixtures
 
@@ -90,6 +90,11 @@ def test_the_report_tells_all(finished):
         "prose: predicted against measured",
         "Importance of domains",
         "Ledger of a proxy",
+        "Pareto front",
+        "Losses of the proxies, best first",
+        "Losses in the order tried",
+        "Proxies trained",
+        "and 2 of 2 random ones",
         "round-02/fit/report.html",
     ):
         assert title in page
@@ -133,11 +138,11 @@ def test_a_killed_search_resumes_where_it_was(finished, corpus, tmp_path):
 
 
 @pytest.mark.slow
-def test_it_stops_when_more_proxies_would_not_change_the_answer(corpus, tmp_path):
+def test_it_stops_when_rounds_no_longer_change_the_answer(corpus, tmp_path):
     run_job(search(tmp_path, corpus, tmp_path / "o", enough=-1.0, tolerance=0.99, most=60))
     summary = Run(str(tmp_path / "o")).done()["summary"]
-    assert summary["stopped"] == "more proxies would not change the answer"
-    assert summary["proxies"] < 60
+    assert summary["stopped"].startswith("the last ")
+    assert 10 < summary["proxies"] < 60 and summary["rounds"] > 1
 
 
 def test_caps_and_settings_that_cannot_be(corpus, tmp_path):
@@ -196,39 +201,61 @@ def test_expected_improvement_as_by_simulation():
     assert found == pytest.approx(np.maximum(0.1 - drawn, 0).mean(), abs=2e-3)
 
 
+def round_before(quiet=False, change=-1.0, proxies=16):
+    numbers = dict.fromkeys(("spearman", "target_spearman", "value", "gain", "gain_lo", "gain_hi"))
+    return Round(
+        folder="round-01", proxies=proxies, promise=1.0, change=change, quiet=quiet, over=False,
+        why="", **numbers,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ("half", "used", "before", "over"),
+    ("half", "used", "before", "last", "why"),
     [
-        (1e-6, 20, None, True),
-        (0.3, 20, None, False),
-        (0.3, 30, None, True),
-        (0.3, 20, 0.2, False),
-        (0.3, 20, 0.04, True),
+        (1e-6, 20, None, None, "go on"),  # a first round cannot have been quiet
+        (0.3, 20, None, None, "go on"),
+        (0.3, 30, None, None, "the limit of proxies is reached"),
+        (0.3, 20, 0.2, round_before(quiet=True), "go on"),
+        (1e-6, 20, 0.2, round_before(quiet=True), "go on"),
+        (0.3, 20, 0.04, round_before(), "go on"),  # quiet once, and one more promises much
+        (
+            1e-6, 20, 0.04, round_before(),
+            "the last 4 proxies lowered the expected loss by 0.0400 and one more promises 0.0000, "
+            "both within the tolerance of 0.0500",
+        ),
+        (
+            0.3, 20, 0.04, round_before(quiet=True, change=0.01),
+            "the last two rounds lowered the expected loss by 0.0100 and 0.0400, within the "
+            "tolerance of 0.0500; one more proxy may still bring 0.0728",
+        ),
     ],
-)
-def test_the_stopping_rule(half, used, before, over):
-    weights = {"natural": {"a": 0.5, "b": 0.5}}
+)  # fmt: skip
+def test_the_stopping_rule(half, used, before, last, why):
     figures = {
         "caps": {"a": 1.0, "b": 1.0},
-        "gain": {"mean": 0.5},
+        "gain": {"mean": 0.5, "lo": 0.4, "hi": 0.6},
         "mixtures": {
             "proposed": {"value": 0.0},
             "optimum": {"value": 0.0},
-            "natural": {"weights": weights["natural"]},
+            "natural": {"weights": {"a": 0.5, "b": 0.5}},
         },
     }
     found = judge(
         Fixed(half),
         figures,
         before=None if before is None else {"a": before, "b": 1 - before},
-        folder="round-01",
+        last=last,
+        folder="round-02",
         used=used,
         most=30,
         enough=0.9,
         tolerance=0.1,
     )
     assert found.change == (-1 if before is None else before)
-    assert found.over is over and found.spearman == pytest.approx(1.0)
+    assert found.quiet is (before == 0.04)
+    assert found.over is (why != "go on") and found.spearman == pytest.approx(1.0)
+    assert found.why == (why if found.over else "the answer may still change")
+    assert "gain 0.5000 (0.4000 to 0.6000)" in found.line()
 
 
 def surface_of_two():
@@ -259,7 +286,7 @@ def test_rails_count_when_a_search_stops(rails, proposed, before, kept, low, hig
     objective = Objective(surface=surface_of_two(), shares={"a": 1.0})
     figures = {
         "caps": {"a": 0.9, "b": 1.0},
-        "gain": {"mean": 0.2},
+        "gain": {"mean": 0.2, "lo": 0.1, "hi": 0.3},
         "rails": rails,
         "rails_kept": kept,
         "mixtures": {
@@ -272,14 +299,15 @@ def test_rails_count_when_a_search_stops(rails, proposed, before, kept, low, hig
         objective,
         figures,
         before={"a": before, "b": 1 - before},
-        folder="round-02",
+        last=round_before(quiet=True),
+        folder="round-03",
         used=20,
         most=30,
         enough=0.9,
         tolerance=0.1,
     )
     assert low <= found.change <= high
-    assert found.over is kept
+    assert found.over is (kept and found.change < 0.02)
     assert kept or found.why == "the proposal breaks a guard-rail"
     promise = [
         expected_improvement(objective, 2.5, np.array([0.3, 0.7]), np.ones(2), rails)
@@ -288,7 +316,11 @@ def test_rails_count_when_a_search_stops(rails, proposed, before, kept, low, hig
     assert promise[0] > 0.3 and promise[1] < 0.02 and promise[2] > 0.2
 
 
-def test_the_check_measures_rails_and_bears_missing_random_mixtures():
+def sure_round(low, high):
+    return dataclasses.replace(round_before(), spearman=0.95, gain_lo=low, gain_hi=high)
+
+
+def test_the_check_measures_rails_and_bears_missing_random_mixtures(tmp_path):
     objective = Objective(surface=surface_of_two(), shares={"a": 1.0})
     index = ("natural", "proposed", "random-1", "random-2")
     mixtures = Table(
@@ -304,10 +336,11 @@ def test_the_check_measures_rails_and_bears_missing_random_mixtures():
     assert check.names == index[:3] and check.random == 1 and check.wins == 2
     assert check.guarded["b"] == pytest.approx([0.3, 0.3])
     assert check.broken == ["b"] and check.half.shape == (3,)
-    page = Report(title="t", subtitle="s")
     figures = {"rails": {"a": 2.7, "b": 2.3}, "rails_kept": True}
-    search_report._warn_of_rails(page, figures, check)
-    assert page.warnings == ["Guarded targets measured worse than with the natural mixture: b."]
+    warned = search_report.warnings(
+        search(tmp_path, str(tmp_path), tmp_path / "o"), sure_round(0.1, 0.5), figures, check
+    )
+    assert warned == ["Guarded targets measured worse than with the natural mixture: b by 0.3000."]
 
 
 def test_wins_are_counted_by_seed():
@@ -319,4 +352,38 @@ def test_wins_are_counted_by_seed():
         targets={},
     )
     assert check.gains == [1.0, -0.5] and check.wins == 1
-    assert check.random == 2 and check.wins_over_random == 1
+    assert check.random == 2 and check.wins_over_random == 1 and check.rivals == ["random-2"]
+
+
+def test_what_is_not_sure_is_said(tmp_path):
+    check = Check(
+        names=("natural", "proposed", "random-1", "random-2"),
+        measured=np.array([[2.0, 1.0, 3.0, 0.5], [2.0, 2.5, 3.0, 0.5]]),
+        predicted=np.zeros(4),
+        half=np.zeros(4),
+        targets={},
+    )
+    asked = search(tmp_path, str(tmp_path), tmp_path / "o")
+    last = dataclasses.replace(sure_round(-0.28, 0.43), spearman=0.8)
+    said = search_report.warnings(asked, last, {"rails_kept": False}, check)
+    for one, words in zip(
+        said,
+        (
+            "beats the natural one in 1 of 2 seeds",
+            "does not beat 1 of 2 random mixtures (random-2)",
+            "holds 0 (-0.2800 to 0.4300, 90 %)",
+            "Spearman of 0.800, under the 0.9",
+            "No mixture under the caps is expected to keep every guard-rail",
+        ),
+        strict=True,
+    ):
+        assert words in one
+
+
+def test_random_mixtures_of_the_check_keep_the_planned_caps(tmp_path):
+    table = Table(source="r", index=("1", "2"), columns=("a", "b"),
+                  values=np.array([[0.9, 0.1], [0.2, 0.8]]))  # fmt: skip
+    named = {"proposed": {"a": 0.6, "b": 0.4}, "natural": {"a": 0.5, "b": 0.5}}
+    write_check_design(str(tmp_path / "m.csv"), named, table, np.array([0.6, 1.0]))
+    found = read_mixtures(str(tmp_path / "m.csv"))
+    assert found.rows(["random-1", "random-2"]) == pytest.approx(np.array([[0.6, 0.4], [0.2, 0.8]]))

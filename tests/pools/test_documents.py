@@ -122,10 +122,12 @@ def test_large_files_of_lines_are_cut_by_bytes(tmp_path, monkeypatch):
 def test_slices_cover_the_source(monkeypatch):
     monkeypatch.setattr(source_files, "RANGE_BYTES", 10)
     monkeypatch.setattr(source_files, "FILES_PER_SLICE", 2)
+    monkeypatch.setattr(source_files, "row_group_bytes", lambda _: [6, 3, 20, 4])
     files = ["a.txt", "b.jsonl", "c.txt", "d.jsonl.gz", "e.txt", "f.parquet", "g.jsonl"]
     pieces = list(document_slices(files, [1, 25, 2, 30, 3, 40, 0]))
-    assert [p.weight for p in pieces] == [3, 3, 10, 10, 5, 30, 40]
-    assert [p.name for p in pieces] == [f"{i:08d}" for i in range(7)]
+    assert [p.weight for p in pieces] == [3, 3, 10, 10, 5, 30, 9, 20, 4]
+    assert [p.payload["row_groups"] for p in pieces[-3:]] == [[0, 1], [2], [3]]
+    assert [p.name for p in pieces] == [f"{i:08d}" for i in range(9)]
 
 
 def test_row_groups_are_bounded(tmp_path, monkeypatch):

@@ -106,7 +106,9 @@ def invoke(invocation: Invocation[Any]) -> int:
         if isinstance(value, bool | int | float | str):
             plain = isinstance(value, bool) or not isinstance(value, int)
             print(f"{name}: {value}" if plain else f"{name}: {value:,}")
-    print(f"done: {run.uri}")
+    print(f"done: {run.uri}", flush=True)
+    for warning in done.get("summary", {}).get("warnings", []):
+        print(f"warning: {warning}", file=sys.stderr)
     return 0
 
 

@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 import fsspec
 from fsspec.core import url_to_fs
 
-from gristmill.core.errors import BadInputError, CorruptDataError
+from gristmill.core.errors import BadInputError, CorruptDataError, GristmillError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +27,39 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 1 << 22
 STORE_BYTES = 1 << 21
 """A local file is sent to the disk in steps of this size while it grows."""
+
+
+@contextlib.contextmanager
+def reaching(uri: str) -> Iterator[None]:
+    """Around what asks a store: what its client raises becomes one line that names the URI.
+
+    Clients raise what they like (botocore's NoCredentialsError is no OSError). What a caller may
+    wait for, a missing file, or meet again and live, a lost connection, goes through as it is.
+
+    Raises:
+        BadInputError: The store refuses us, or its client cannot even ask.
+    """
+    try:
+        yield
+    except GristmillError:
+        raise
+    except OSError as error:
+        if is_local(uri) or not isinstance(error, PermissionError):
+            raise
+        raise _unreached(uri, error) from error
+    except Exception as error:
+        if is_local(uri):
+            raise
+        raise _unreached(uri, error) from error
+
+
+def _unreached(uri: str, error: Exception) -> BadInputError:
+    said = " ".join(str(error).split()).rstrip(".") or "no reason given"
+    return BadInputError(
+        f"cannot reach {redact(uri)}: {type(error).__name__}: {said}; check its name, the network, "
+        "and the credentials that its client finds in the environment (of s3:// AWS_PROFILE, or "
+        "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)"
+    )
 
 
 def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -83,13 +116,15 @@ def redact(uri: str) -> str:
 def exists(uri: str) -> bool:
     """Whether a file or folder is there."""
     fs, path = filesystem(uri)
-    return bool(fs.exists(path))
+    with reaching(uri):
+        return bool(fs.exists(path))
 
 
 def size_bytes(uri: str) -> int:
     """The size of a file."""
     fs, path = filesystem(uri)
-    return int(fs.size(path))
+    with reaching(uri):
+        return int(fs.size(path))
 
 
 def list_files(
@@ -101,9 +136,10 @@ def list_files(
     """
     fs, path = filesystem(uri)
     fs.invalidate_cache(path)
-    if not fs.isdir(path):
-        return []
-    found = fs.find(path) if recursive else fs.ls(path, detail=True)
+    with reaching(uri):
+        if not fs.isdir(path):
+            return []
+        found = fs.find(path) if recursive else fs.ls(path, detail=True)
     names = found if recursive else [e["name"] for e in found if _is_file(e, uri)]
     base = path.rstrip("/")
     relative = sorted(str(n)[len(base) :].lstrip("/") for n in names if str(n).endswith(suffix))
@@ -130,7 +166,8 @@ def open_read(uri: str) -> IO[bytes]:
         if is_local(uri):
             return open(local_path(uri), "rb")
         fs, path = filesystem(uri)
-        return fs.open(path, "rb")
+        with reaching(uri):
+            return fs.open(path, "rb")
     except FileNotFoundError as error:
         raise BadInputError(f"no file at {redact(uri)}") from error
     except IsADirectoryError as error:
@@ -148,7 +185,8 @@ def read_bytes(uri: str) -> bytes:
             return file.read()
     fs, path = filesystem(uri)
     try:
-        return bytes(fs.cat_file(path))
+        with reaching(uri):
+            return bytes(fs.cat_file(path))
     except FileNotFoundError as error:
         raise BadInputError(f"no file at {redact(uri)}") from error
 
@@ -163,7 +201,8 @@ def read_range(uri: str, start: int, stop: int) -> bytes:
             return file.read(stop - start)
     fs, path = filesystem(uri)
     try:
-        return bytes(fs.cat_file(path, start=start, end=stop))
+        with reaching(uri):
+            return bytes(fs.cat_file(path, start=start, end=stop))
     except FileNotFoundError as error:
         raise BadInputError(f"no file at {redact(uri)}") from error
 
@@ -201,7 +240,8 @@ def open_write(uri: str) -> Iterator[IO[bytes]]:
             raise
         return
     fs, path = filesystem(uri)
-    remote = fs.open(path, "wb")
+    with reaching(uri):
+        remote = fs.open(path, "wb")
     try:
         yield remote
     except BaseException:
@@ -209,7 +249,8 @@ def open_write(uri: str) -> Iterator[IO[bytes]]:
             remote.discard()  # abandon the upload: nothing appears
         remote.closed = True
         raise
-    remote.close()
+    with reaching(uri):
+        remote.close()
 
 
 def write_bytes(uri: str, data: bytes) -> None:

@@ -16,7 +16,17 @@ logger = logging.getLogger(__name__)
 class Progress:
     """Counts units of work done out of a total, and shows them."""
 
-    def __init__(self, title: str, total: int, unit: str, *, done: int = 0) -> None:
+    def __init__(self, title: str, total: int, unit: str, *, done: int = 0, also: str = "") -> None:
+        """Begin.
+
+        Args:
+            title: What is done.
+            total: Units in all.
+            unit: What is counted.
+            done: Units that an earlier run did.
+            also: What else is counted and shown as a rate, whose total nobody knows.
+        """
+        self._also, self._also_done = also, 0
         self._title, self._total, self._unit = title, total, unit
         self._start, self._done, self._before = time.monotonic(), done, done
         self._last_line = self._start
@@ -26,10 +36,12 @@ class Progress:
             else None
         )
 
-    def advance(self, count: int) -> None:
-        """Note that `count` more units are done."""
+    def advance(self, count: int, also: int = 0) -> None:
+        """Note that `count` more units are done, and so many of what else is counted."""
         self._done += count
+        self._also_done += also
         if self._bar is not None:
+            self._bar.set_postfix_str(self._also_rate(), refresh=False)
             self._bar.update(count)
         elif time.monotonic() - self._last_line >= LINE_EVERY_SECONDS:
             self._last_line = time.monotonic()
@@ -43,8 +55,12 @@ class Progress:
         share = 100 * self._done / self._total if self._total else 100.0
         return (
             f"{self._title}: {self._done:,}/{self._total:,} {self._unit} ({share:.0f} %), "
-            f"{rate:,.0f} {self._unit}/s, {left} left"
+            f"{rate:,.0f} {self._unit}/s, {self._also_rate(', ')}{left} left"
         )
+
+    def _also_rate(self, end: str = "") -> str:
+        elapsed = max(time.monotonic() - self._start, 1e-9)
+        return f"{self._also_done / elapsed:,.0f} {self._also}/s{end}" if self._also else ""
 
     def __enter__(self) -> "Progress":
         return self
@@ -62,10 +78,11 @@ class Progress:
             done = self._done - self._before
             rate = done / max(elapsed, 1e-9)
             logger.info(
-                "%s: %s %s in %s (%s/s)",
+                "%s: %s %s in %s (%s%s/s)",
                 self._title,
                 f"{done:,}",
                 self._unit,
                 human_seconds(elapsed),
+                self._also_rate(", "),
                 f"{rate:,.0f}",
             )

@@ -6,6 +6,8 @@ Everything is streamed, and no line is held beyond a bound, whatever the file cl
 import contextlib
 import io as streams
 import json
+import posixpath
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +17,10 @@ from gristmill.core.errors import BadInputError, CorruptDataError
 
 LINES = (".jsonl", ".ndjson", ".json")
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+TEXTS = (".txt",)
 ROWS_AT_ONCE = 1000
+BATCH_BYTES = 8 << 20
+"""About what the rows of parquet hold that are unpacked at once."""
 BUFFER_BYTES = 1 << 20
 
 
@@ -49,27 +54,70 @@ def is_compressed(uri: str) -> bool:
     return uri.lower().endswith(tuple(COMPRESSIONS))
 
 
+class NoRecordsError(BadInputError):
+    """A place without files that anyone here reads."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is at a URI."""
+
+    files: list[str]
+    """Files of records, sorted."""
+    skipped: Counter[str]
+    """Suffix -> files below the folder that nobody reads."""
+
+
 def record_files(uri: str) -> list[str]:
-    """The file at a URI, or all files of records below a folder, sorted.
+    """The files of `find_records`."""
+    return find_records(uri).files
+
+
+def find_records(uri: str, texts: Sequence[str] = TEXTS) -> Found:
+    """The file at a URI, or all files of records below a folder.
+
+    Args:
+        uri: A file or folder.
+        texts: Suffixes of files that are one record of text each, packed or not.
 
     Raises:
-        BadInputError: There are none.
+        NoRecordsError: There are none.
     """
-    if kind_of(uri) and io.exists(uri) and not io.list_files(uri):
-        return [uri]
-    found = [name for name in io.list_files(uri, recursive=True) if kind_of(name)]
-    if not found:
-        raise BadInputError(
-            f"no records at {io.redact(uri)}: give a file or folder of .jsonl, .jsonl.gz, "
-            ".jsonl.zst, .parquet or .txt"
+    suffixes = tuple(name.lower() + packed for name in texts for packed in ("", *COMPRESSIONS))
+
+    def is_read(name: str) -> bool:
+        return bool(kind_of(name)) or name.lower().endswith(suffixes)
+
+    if is_read(uri) and io.exists(uri) and not io.list_files(uri):
+        return Found([uri], Counter())
+    names = io.list_files(uri, recursive=True)
+    files = [name for name in names if is_read(name)]
+    skipped = Counter(_suffix(name) for name in names if not is_read(name))
+    if not files:
+        there = ", ".join(f"{count} of {name}" for name, count in skipped.most_common())
+        raise NoRecordsError(
+            f"no records at {io.redact(uri)}"
+            + (f", which holds files {there}" if there else "")
+            + ": give a file or folder of .jsonl, .jsonl.gz, .jsonl.zst, .parquet or "
+            + ", ".join(texts)
         )
-    return found
+    return Found(files, skipped)
+
+
+def _suffix(uri: str) -> str:
+    return posixpath.splitext(uri)[1].lower() or "no suffix"
 
 
 def read_records(
-    uri: str, names: Sequence[str], *, limit: int, start: int = 0, stop: int | None = None
+    uri: str,
+    names: Sequence[str],
+    *,
+    limit: int,
+    start: int = 0,
+    stop: int | None = None,
+    row_groups: Sequence[int] | None = None,
 ) -> Iterator[Record]:
-    """The records of a file, in order.
+    """The records of a file, in order. One of no kind we know is a text, as its caller said.
 
     Args:
         uri: The file.
@@ -79,13 +127,14 @@ def read_records(
         start: First byte of the range to read, of a plain file of lines. A line belongs to the
             range that it begins in.
         stop: End of that range.
+        row_groups: Of a parquet file, those to read; all without.
 
     Raises:
         CorruptDataError: The file cannot be read on; names it.
     """
-    kind = kind_of(uri)
+    kind = kind_of(uri) or "txt"
     if kind == "parquet":
-        yield from _parquet(uri, names)
+        yield from _parquet(uri, names, row_groups)
         return
     with _opened(uri) as stream:
         if kind == "txt":
@@ -173,16 +222,42 @@ def _skip_line(stream: streams.BufferedReader, limit: int) -> int:
     return passed
 
 
-def _parquet(uri: str, names: Sequence[str]) -> Iterator[Record]:
+def row_group_bytes(uri: str) -> list[int]:
+    """Packed bytes of each row group of a parquet file, from its footer.
+
+    Raises:
+        CorruptDataError: It has no footer; names it.
+    """
+    with _parquet_file(uri) as file:
+        groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+        return [
+            sum(group.column(i).total_compressed_size for i in range(group.num_columns))
+            for group in groups
+        ]
+
+
+def _parquet(uri: str, names: Sequence[str], row_groups: Sequence[int] | None) -> Iterator[Record]:
+    with _parquet_file(uri) as file:
+        there = [name for name in names if name in file.schema_arrow.names]
+        for number in range(file.metadata.num_row_groups) if row_groups is None else row_groups:
+            group = file.metadata.row_group(number)
+            row_bytes = max(group.total_byte_size // max(group.num_rows, 1), 1)
+            rows = max(min(ROWS_AT_ONCE, BATCH_BYTES // row_bytes), 1)
+            for batch in file.iter_batches(
+                rows, row_groups=[number], columns=there, use_threads=False
+            ):
+                yield from _rows(batch, there)
+
+
+@contextlib.contextmanager
+def _parquet_file(uri: str) -> Iterator[Any]:
+    """Open, through a small buffer: a column's whole chunk would not be held."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     with io.open_read(uri) as handle:
         try:
-            file = pq.ParquetFile(handle)
-            there = [name for name in names if name in file.schema_arrow.names]
-            for batch in file.iter_batches(ROWS_AT_ONCE, columns=there, use_threads=False):
-                yield from _rows(batch, there)
+            yield pq.ParquetFile(handle, buffer_size=BUFFER_BYTES)
         except (pa.ArrowException, OSError) as error:
             raise CorruptDataError(
                 f"{io.redact(uri)} is not a whole parquet file: {error}"

@@ -5,6 +5,7 @@ rest is counted); write each range by domain and split. Keys are hashes of seed 
 result depends on the documents alone, not on the names, order or cut of the files.
 """
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from gristmill.core.errors import BadInputError
 from gristmill.core.inputs import pin_input
 from gristmill.core.job import Job
 from gristmill.core.plan import Plan
-from gristmill.core.records import is_compressed, kind_of, record_files
+from gristmill.core.records import Found, NoRecordsError, find_records, is_compressed, kind_of
 from gristmill.core.run import Run
 from gristmill.corpora import embedded
 from gristmill.corpora.corpus import MANIFEST, Shard, manifest_of
@@ -30,6 +31,9 @@ from gristmill.execution.slices import Slice, map_slices
 
 TEXT_PER_RANGE = 64 << 20
 """About what one range of keys holds: a worker's load in the last map."""
+SUFFIX = re.compile(r"(?!.*\.(gz|zst)$)\.[A-Za-z0-9._+-]+", re.IGNORECASE)
+HELD_BYTES = 64 << 20
+"""What a reader holds before it writes parts: packed files are read in one go, however long."""
 UNPACKED = 4
 """Bytes of text to a byte of compressed file, roughly."""
 
@@ -40,9 +44,12 @@ class IngestCorpusJob(Job):
 
     domains: tuple[str, ...]
     """`name=URI` for each domain: a file or folder (any fsspec URI) of .jsonl, .jsonl.gz,
-    .jsonl.zst, .parquet or .txt files; a name given again adds to the domain."""
+    .jsonl.zst, .parquet or text files; a name given again adds to the domain."""
     text_field: str = "text"
-    """Field or column that holds the document; a .txt file is one document."""
+    """Field or column that holds the document."""
+    text_suffixes: tuple[str, ...] = (".txt", ".md", ".rst")
+    """Files of which each is one document, packed (.gz, .zst) or not. Of a folder all other files
+    are left out, and counted."""
     validation: float = 0.05
     """Share of each domain's bytes that becomes its validation split."""
     max_validation_bytes: int = 20_000_000
@@ -66,6 +73,12 @@ class IngestCorpusJob(Job):
         sources = parse_sources(self.domains)
         if not sources:
             raise BadInputError("no domains; give --domains name=URI ...")
+        for suffix in self.text_suffixes:
+            if not SUFFIX.fullmatch(suffix) or kind_of(suffix) not in ("", "txt"):
+                raise BadInputError(
+                    f"text_suffixes has {suffix!r}: give endings such as .html, none of which "
+                    "names records or a packed file"
+                )
         if not 0 <= self.validation < 1:
             raise BadInputError(f"validation must be in [0, 1), not {self.validation}")
         if self.max_bytes < 1 or self.max_validation_bytes < 1:
@@ -86,7 +99,7 @@ class IngestCorpusJob(Job):
             for uri in uris:
                 size = embedded.MAX_BYTES
                 if not embedded.is_embedded(uri):
-                    size = sum(source_files.sizes_of(_files(name, uri)))
+                    size = sum(source_files.sizes_of(self._found(name, uri).files))
                 reads.append((f"{name}: {io.redact(uri)}", size))
         total = sum(size for _, size in reads)
         return Plan(
@@ -99,11 +112,13 @@ class IngestCorpusJob(Job):
 
     def execute(self, run: Run) -> None:
         """Read, settle, cut, write; then publish the manifest."""
-        pieces, total = self._pieces(run)
+        pieces, total, skipped = self._pieces(run)
         names = list(parse_sources(self.domains))
         ranges = max(1, -(-total // TEXT_PER_RANGE))
         parts = run.scratch("parts")
-        reader = ReadSlice(parts, names, self.text_field, self.max_bytes, self.seed, ranges)
+        reader = ReadSlice(
+            parts, names, self.text_field, self.max_bytes, self.seed, ranges, HELD_BYTES
+        )
         with session(self.execution):
             read = map_slices(
                 "read documents",
@@ -115,19 +130,21 @@ class IngestCorpusJob(Job):
                 skip_corrupt=self.skip_corrupt,
             )
             counts = _counted(names, pieces, read)
-            whole = [p for p, r in zip(pieces, read, strict=True) if "corrupt" not in r]
+            made = [
+                (io.join(parts, part), names.index(piece.payload["domain"]))
+                for piece, outcome in zip(pieces, read, strict=True)
+                if "corrupt" not in outcome
+                for part in outcome["parts"]
+            ]
             _refuse_empty(counts, self.text_field)
-            settled = self._settle(run, whole, names, ranges, counts)
+            settled = self._settle(run, [part for part, _ in made], names, ranges, counts)
             cuts = [
                 _cut(i, settled, run.scratch("settled"), self._wanted) for i in range(len(names))
             ]
             writer = WriteRange(
                 run.uri,
                 run.scratch("settled"),
-                [
-                    (io.join(parts, p.name + ".texts"), names.index(p.payload["domain"]))
-                    for p in whole
-                ],
+                [(part + ".texts", place) for part, place in made],
                 names,
                 [cut.hex() for cut in cuts],
             )
@@ -140,18 +157,23 @@ class IngestCorpusJob(Job):
                 unit="documents",
             )
         corrupt = [str(r["corrupt"]) for r in read if "corrupt" in r]
+        for name, own in skipped.items():
+            counts[name].skipped = own
         self._publish(run, written, counts, corrupt)
 
-    def _pieces(self, run: Run) -> tuple[list[Slice], int]:
-        """The slices of all sources, pinned, and about how many bytes of text they hold."""
+    def _pieces(self, run: Run) -> tuple[list[Slice], int, dict[str, Counter[str]]]:
+        """The slices of all sources, pinned; about how many bytes of text; what is left out."""
         pieces: list[Slice] = []
         total = 0
+        skipped: dict[str, Counter[str]] = {}
         for name, uris in parse_sources(self.domains).items():
             found = []
             for uri in uris:
                 if embedded.is_embedded(uri):
                     uri = embedded.write(uri, run.scratch("embedded"))
-                files = _files(name, uri)
+                there = self._found(name, uri)
+                files = there.files
+                skipped.setdefault(name, Counter()).update(there.skipped)
                 sizes = source_files.sizes_of(files)
                 found.append(source_files.names_and_sizes(uri, files, sizes))
                 for payload, size in source_files.cut(files, sizes):
@@ -162,22 +184,30 @@ class IngestCorpusJob(Job):
                     for f, n in zip(files, sizes, strict=True)
                 )
             pin_input(run, f"domain-{name}", {"sources": found})
-        return pieces, total
+        return pieces, total, skipped
+
+    def _found(self, domain: str, uri: str) -> Found:
+        try:
+            return find_records(uri, self.text_suffixes)
+        except BadInputError as error:
+            hint = "; --text-suffixes names further files of text"
+            more = hint if isinstance(error, NoRecordsError) else ""
+            raise BadInputError(f"domain {domain}: {error}{more}") from error
 
     def _settle(
         self,
         run: Run,
-        whole: Sequence[Slice],
+        parts: Sequence[str],
         names: Sequence[str],
         ranges: int,
         counts: "dict[str, DomainCounts]",
     ) -> list[dict[str, Any]]:
-        parts = [io.join(run.scratch("parts"), p.name + ".keys") for p in whole]
+        keys = [part + ".keys" for part in parts]
         total = sum(c.documents for c in counts.values())
         settled = map_slices(
             "drop repeats",
             range_slices(ranges, total),
-            SettleRange(parts, run.scratch("settled"), len(names), self.duplicates == "corpus"),
+            SettleRange(keys, run.scratch("settled"), len(names), self.duplicates == "corpus"),
             ledger=run.scratch("settled-done"),
             execution=self.execution,
             unit="documents",
@@ -217,13 +247,6 @@ class IngestCorpusJob(Job):
         io.write_json(run.path(MANIFEST), manifest_of("documents", shards, seed=self.seed))
         run.add_output(MANIFEST)
         report(run, counts, corrupt)
-
-
-def _files(domain: str, uri: str) -> list[str]:
-    try:
-        return record_files(uri)
-    except BadInputError as error:
-        raise BadInputError(f"domain {domain}: {error}") from error
 
 
 def _counted(

@@ -22,6 +22,8 @@ class DomainCounts:
     kept: int = 0
     """Of them, after exact repeats."""
     kept_bytes: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+    """Suffix -> files of its folders that were not read."""
     splits: dict[str, list[int]] = field(default_factory=dict)
     """Split -> documents and bytes."""
 
@@ -39,6 +41,7 @@ class DomainCounts:
             "duplicates": self.documents - self.kept,
             "documents": self.kept,
             "bytes": self.kept_bytes,
+            "files_not_read": dict(sorted(self.skipped.items())),
             **{split: {"documents": n, "bytes": b} for split, (n, b) in self.splits.items()},
         }
 
@@ -52,6 +55,7 @@ def report(run: Run, counts: Mapping[str, DomainCounts], corrupt: Sequence[str])
     )
     if corrupt:
         page.warnings.append(f"{len(corrupt)} files could not be read: " + "; ".join(corrupt[:20]))
+    _warn_of_skipped(page, counts)
     reasons = sorted({reason for c in counts.values() for reason in c.dropped})
     page.table(
         "Records by domain",
@@ -84,6 +88,24 @@ def report(run: Run, counts: Mapping[str, DomainCounts], corrupt: Sequence[str])
         documents=kept,
         bytes=size,
         duplicates=sum(c.documents - c.kept for c in counts.values()),
+        files_not_read=sum(c.skipped.total() for c in counts.values()),
         corrupt_slices=len(corrupt),
         domains={name: own.summary() for name, own in counts.items()},
     )
+
+
+def _warn_of_skipped(page: Report, counts: Mapping[str, DomainCounts]) -> None:
+    """Files of a folder that nobody reads, and what to do if they should be."""
+    rows = [
+        (name, suffix, count)
+        for name, own in counts.items()
+        for suffix, count in own.skipped.most_common()
+    ]
+    if not rows:
+        return
+    page.warnings.append(
+        f"{sum(count for _, _, count in rows):,} files were not read, since their suffix says "
+        "neither records nor text; if they are text, name their suffixes with --text-suffixes "
+        "(which replaces the usual ones)."
+    )
+    page.table("Files not read, by suffix", ("domain", "suffix", "files"), rows)

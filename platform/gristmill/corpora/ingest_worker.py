@@ -6,7 +6,7 @@ one range, and the order of keys is a shuffled order that no file's name or plac
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from gristmill.core import io
 from gristmill.core.documents import line_limit, text_of
-from gristmill.core.records import Unreadable, read_records
+from gristmill.core.records import Unreadable
+from gristmill.core.source_files import read_piece
 from gristmill.execution.parts import gather, read_segment, save_by_key, save_segments
 from gristmill.execution.slices import Slice, SliceWorker
 
@@ -23,13 +24,15 @@ KEY_BYTES = 16
 KEYS = np.dtype([("f0", "<u8"), ("f1", "<u8"), ("domain", "<u4"), ("bytes", "<u4")])
 """Of one document: its key, its domain's place among the sorted names, its size."""
 ROWS_PER_GROUP = 2000
+HELD_BYTES_A_DOCUMENT = 250
+"""What Python needs beside a document's own bytes, about: short ones count for more."""
 
 
-def document_key(text: str, seed: int) -> bytes:
-    """The key: 16 bytes that depend on the seed and every byte of the text."""
+def document_key(text: bytes, seed: int) -> bytes:
+    """The key: 16 bytes that depend on the seed and every byte of the text's UTF-8."""
     salt = seed.to_bytes(16, "little", signed=True)
     return hashlib.blake2b(
-        text.encode(), digest_size=KEY_BYTES, salt=salt, person=b"gristmill.corpus"
+        text, digest_size=KEY_BYTES, salt=salt, person=b"gristmill.corpus"
     ).digest()
 
 
@@ -46,7 +49,11 @@ def key_columns(keys: Sequence[bytes]) -> npt.NDArray[np.uint64]:
 
 @dataclass
 class ReadSlice(SliceWorker):
-    """Reads a slice of a domain's source; leaves its documents and their keys, by key range."""
+    """Reads a slice of a domain's source; leaves its documents and their keys, by key range.
+
+    Each time that it holds enough it writes two parts and lets go, so its memory does not grow with
+    a file. A document that two of its parts hold is dropped like one of two slices.
+    """
 
     target: str
     domains: list[str]
@@ -54,40 +61,51 @@ class ReadSlice(SliceWorker):
     max_bytes: int
     seed: int
     ranges: int
+    held_bytes: int
+    """What is held before parts are written."""
 
     def process(self, piece: Slice) -> dict[str, Any]:
-        """Write two parts; returns counts."""
-        dropped, asked, texts, taken = Counter[str](), 0, dict[bytes, str](), 0
-        for record in self._records(piece):
-            asked += 1
-            text = text_of(record, self.text_field, self.max_bytes)
-            if isinstance(text, Unreadable):
-                dropped[text.reason] += 1
-            else:
-                taken += 1
-                texts[document_key(text, self.seed)] = text
-        ordered = sorted(texts.items())
+        """Write the parts; returns their names and counts."""
         place = self.domains.index(piece.payload["domain"])
-        records = np.zeros(len(ordered), KEYS)
-        columns = key_columns([key for key, _ in ordered])
+        dropped, asked, taken, parts = Counter[str](), 0, 0, list[str]()
+        texts, held = dict[bytes, bytes](), 0
+        limit = line_limit(self.max_bytes)
+        for _, record in read_piece(piece.payload, [self.text_field], limit=limit):
+            asked += 1
+            found = text_of(record, self.text_field, self.max_bytes)
+            if isinstance(found, Unreadable):
+                dropped[found.reason] += 1
+                continue
+            taken += 1
+            text = found.encode()
+            if (key := document_key(text, self.seed)) in texts:
+                continue
+            texts[key] = text
+            held += len(text) + HELD_BYTES_A_DOCUMENT
+            if held >= self.held_bytes:
+                parts.append(self._save(f"{piece.name}-{len(parts):06d}", place, texts))
+                texts, held = {}, 0
+        if texts:
+            parts.append(self._save(f"{piece.name}-{len(parts):06d}", place, texts))
+        return {"asked": asked, "documents": taken, "dropped": dict(dropped), "parts": parts}
+
+    def _save(self, name: str, place: int, texts: dict[bytes, bytes]) -> str:
+        """Write what is held to two parts, sorted by key, and forget it."""
+        keys = sorted(texts)
+        records = np.zeros(len(keys), KEYS)
+        columns = key_columns(keys)
         records["f0"], records["f1"], records["domain"] = columns[:, 0], columns[:, 1], place
-        records["bytes"] = [len(text.encode()) for _, text in ordered]
-        save_by_key(io.join(self.target, piece.name + ".keys"), records, self.ranges)
-        segments: list[list[tuple[bytes, str]]] = [[] for _ in range(self.ranges)]
-        for key, text in ordered:
-            segments[range_of(key, self.ranges)].append((key, text))
-        save_segments(io.join(self.target, piece.name + ".texts"), [_packed(s) for s in segments])
-        return {"asked": asked, "documents": taken, "dropped": dict(dropped)}
-
-    def _records(self, piece: Slice) -> Iterator[Any]:
-        start, stop = int(piece.payload.get("start", 0)), piece.payload.get("stop")
-        for uri in piece.payload["files"]:
-            yield from read_records(
-                uri, [self.text_field], limit=line_limit(self.max_bytes), start=start, stop=stop
-            )
+        records["bytes"] = [len(texts[key]) for key in keys]
+        save_by_key(io.join(self.target, name + ".keys"), records, self.ranges)
+        segments: list[list[bytes]] = [[] for _ in range(self.ranges)]
+        for key in keys:
+            segments[range_of(key, self.ranges)].append(key)
+        packed = [_packed([(key, texts.pop(key)) for key in own]) for own in segments]
+        save_segments(io.join(self.target, name + ".texts"), packed)
+        return name
 
 
-def _packed(rows: Sequence[tuple[bytes, str]]) -> bytes:
+def _packed(rows: Sequence[tuple[bytes, bytes]]) -> bytes:
     """Keys and texts as an Arrow stream; nothing for no rows."""
     import pyarrow as pa
 
@@ -96,7 +114,7 @@ def _packed(rows: Sequence[tuple[bytes, str]]) -> bytes:
     table = pa.table(
         {
             "key": pa.array([key for key, _ in rows], pa.binary(KEY_BYTES)),
-            "text": pa.array([text for _, text in rows], pa.large_string()),
+            "text": pa.array([text for _, text in rows], pa.large_binary()),
         }
     )
     sink = pa.BufferOutputStream()
@@ -160,14 +178,14 @@ class WriteRange(SliceWorker):
                     written[name] = {"domain": domain, "split": split, **entry}
         return {"files": written}
 
-    def _texts(self, piece: Slice) -> dict[tuple[bytes, int], str]:
+    def _texts(self, piece: Slice) -> dict[tuple[bytes, int], bytes]:
         import pyarrow as pa
 
         kept = io.map_records(io.join(self.settled, piece.name), KEYS)
         columns = np.stack([kept["f0"], kept["f1"]], 1).astype(">u8").tobytes()
         keys = [columns[i : i + KEY_BYTES] for i in range(0, len(columns), KEY_BYTES)]
         wanted = set(zip(keys, kept["domain"].tolist(), strict=True))
-        found: dict[tuple[bytes, int], str] = {}
+        found: dict[tuple[bytes, int], bytes] = {}
         for part, place in self.parts:
             data = read_segment(part, piece.payload["range"], np.dtype(np.uint8))
             if not len(data):
@@ -181,7 +199,7 @@ class WriteRange(SliceWorker):
         return found
 
 
-def _write(uri: str, rows: Sequence[tuple[bytes, str]]) -> dict[str, Any]:
+def _write(uri: str, rows: Sequence[tuple[bytes, bytes]]) -> dict[str, Any]:
     """A parquet file of documents; returns its counts and hash."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -194,5 +212,5 @@ def _write(uri: str, rows: Sequence[tuple[bytes, str]]) -> dict[str, Any]:
     )
     with io.open_hashed(uri) as hashing:
         pq.write_table(table, hashing, compression="zstd", row_group_size=ROWS_PER_GROUP)
-    size = sum(len(text.encode()) for _, text in rows)
+    size = sum(len(text) for _, text in rows)
     return {"documents": len(rows), "size": size, **hashing.entry}

@@ -19,7 +19,7 @@ SUM_TOLERANCE = 1e-6
 NOISE = 1e-3
 """Millionths below which a weight is float noise, and 0."""
 NATURAL, UNIFORM = "natural", "uniform"
-REMEDY = "call Mixture.normalized(weights), or divide them by their sum, if that was meant"
+REMEDY = "divide each by their sum, if that was meant (from Python: Mixture.normalized(weights))"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +142,14 @@ def _listed(text: str) -> Mixture:
     for name in names:
         if names.count(name) > 1:
             raise BadInputError(f"the mixture names the domain {name!r} twice")
-    return Mixture(weights={n: _parsed(n, w) for n, (_, _, w) in zip(names, pairs, strict=True)})
+    weights = {n: _parsed(n, w) for n, (_, _, w) in zip(names, pairs, strict=True)}
+    total = math.fsum(weights.values())
+    if total > 0 and abs(total - 1) > SUM_TOLERANCE:
+        raise BadInputError(
+            f"mixture weights sum to {total:.6g}, not 1; if their proportions were meant, give "
+            f"{Mixture.normalized(weights).text}"
+        )
+    return Mixture(weights=weights)
 
 
 def _parsed(name: str, text: str) -> float:

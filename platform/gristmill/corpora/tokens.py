@@ -18,10 +18,14 @@ import numpy.typing as npt
 from gristmill.core import io
 from gristmill.core.errors import BadInputError, CorruptDataError
 from gristmill.corpora.corpus import Corpus, Shard
+from gristmill.corpora.domains import SPLITS
 from gristmill.corpora.tokenizer import Vocabulary
 
 INDEX = np.dtype([("start", "<u8"), ("id", "V16")])
 MAPS_KEPT = 1024
+SMALL_BYTES = 1 << 30
+"""Corpora up to this size are hashed before they are used: a second or two."""
+MEND = "copy it again, or tokenize anew with --overwrite"
 TokenArray = npt.NDArray[np.int64]
 
 
@@ -148,6 +152,29 @@ class TokenCorpus:
         index = self._map(io.join(row.uri, row.shards[shard].name + ".idx"), INDEX)
         return [bytes(value).hex() for value in index["id"]]
 
+    def require_whole(self, most_bytes: int = SMALL_BYTES) -> None:
+        """Refuse local files that are not those that the manifests have the hashes of.
+
+        Args:
+            most_bytes: Larger corpora are not read for it, nor are remote ones: what they are
+                damaged in is seen in use, where an id is out of range.
+
+        Raises:
+            CorruptDataError: One is another; names it.
+        """
+        width = self.vocabulary.dtype.itemsize
+        if sum(sum(self.sizes(split).values()) for split in SPLITS) * width > most_bytes:
+            return
+        near = {name: one for name, one in self.corpora.items() if io.is_local(one.uri)}
+        for domain, corpus in near.items():
+            for split in SPLITS:
+                for shard in self._row(domain, split).shards:
+                    where = io.join(corpus.uri, shard.name + ".bin")
+                    if shard.sha256 and io.sha256(where) != shard.sha256:
+                        raise CorruptDataError(
+                            f"{io.redact(where)} has other bytes than its manifest says; {MEND}"
+                        )
+
     def identity(self) -> dict[str, Any]:
         """What pins the ids: the manifests, which have every file's hash."""
         corpora = {c.uri: c.identity() for c in self.corpora.values()}
@@ -180,8 +207,7 @@ class TokenCorpus:
             size = io.size_bytes(where) if io.exists(where) else None
             if size != want:
                 raise CorruptDataError(
-                    f"{io.redact(where)} should have {want} bytes and has {size}; "
-                    "copy it again, or tokenize anew with --overwrite"
+                    f"{io.redact(where)} should have {want} bytes and has {size}; {MEND}"
                 )
 
     def _place(self, row: _Row, token: int) -> tuple[int, int]:
@@ -194,7 +220,13 @@ class TokenCorpus:
             shard, inside = self._place(row, first + filled)
             count = min(len(target) - filled, row.shards[shard].size - inside)
             uri = io.join(row.uri, row.shards[shard].name + ".bin")
-            target[filled : filled + count] = self._span(uri, inside, inside + count)
+            found = self._span(uri, inside, inside + count)
+            if len(found) and int(found.max()) >= self.vocabulary.size:
+                raise CorruptDataError(
+                    f"{io.redact(uri)} holds the id {int(found.max())}, and the vocabulary's "
+                    f"{self.vocabulary.size:,} end before: the file is damaged; {MEND}"
+                )
+            target[filled : filled + count] = found
             filled += count
 
     def _span(self, uri: str, start: int, stop: int) -> npt.NDArray[Any]:

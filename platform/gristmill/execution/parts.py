@@ -49,16 +49,20 @@ def save_by_row(uri: str, rows: npt.NDArray[np.int64], ends: npt.NDArray[np.int6
 
 def save_segments(uri: str, segments: Sequence[bytes]) -> None:
     """Write a part whose segments are bytes of any length; read them back as records of uint8."""
-    cuts = np.cumsum([0, *(len(segment) for segment in segments)])[1:-1]
-    _save(uri, np.frombuffer(b"".join(segments), np.uint8), cuts)
+    _write(uri, np.cumsum([0, *(len(segment) for segment in segments)]), segments)
 
 
 def _save(uri: str, records: npt.NDArray[Any], cuts: npt.NDArray[Any]) -> None:
-    offsets = np.concatenate([[0], cuts, [len(records)]]).astype("<u8")
+    data = np.ascontiguousarray(records).view(np.uint8).data
+    _write(uri, np.concatenate([[0], cuts, [len(records)]]), [data])
+
+
+def _write(uri: str, offsets: npt.NDArray[Any], data: Sequence[Any]) -> None:
     with io.open_write(uri) as file:
         file.write(np.array([len(offsets) - 1], "<u8").tobytes())
-        file.write(offsets.tobytes())
-        file.write(np.ascontiguousarray(records).view(np.uint8).data)
+        file.write(offsets.astype("<u8").tobytes())
+        for piece in data:
+            file.write(piece)
 
 
 def read_segment(uri: str, index: int, dtype: "np.dtype[Any]") -> npt.NDArray[Any]:

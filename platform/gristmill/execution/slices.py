@@ -8,7 +8,7 @@ does the slices without one. Results never depend on how many workers there were
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -41,6 +41,7 @@ def map_slices(
     ledger: str,
     execution: Execution,
     unit: str = "rows",
+    also: tuple[str, Callable[[dict[str, Any]], int]] | None = None,
     skip_corrupt: bool = False,
 ) -> list[dict[str, Any]]:
     """Handle every slice once, in parallel, going on from what an earlier run committed.
@@ -52,6 +53,7 @@ def map_slices(
         ledger: Folder of the markers; one map a folder.
         execution: How many workers at most.
         unit: What `weight` counts.
+        also: What else a marker counts, by name, to be shown as a rate.
         skip_corrupt: Note a slice that raises CorruptDataError and go on; its marker then has
             a `corrupt` entry.
 
@@ -71,12 +73,13 @@ def map_slices(
     total = already + sum(p.weight for p in pending)
     if pending:  # slices in flight may write after one has ended the run: its folder is claimed
         io.write_bytes(io.join(ledger, BEGUN), b"")
-    with Progress(title, total, unit, done=already) as progress:
+    more, count = also or ("", lambda _: 0)
+    with Progress(title, total, unit, done=already, also=more) as progress:
         for outcome in outcomes(pending, Host(worker, ledger, skip_corrupt), execution):
             if "error" in outcome:
                 raise _ERRORS[outcome["kind"]](outcome["error"])
             done[outcome["name"]] = outcome["result"]
-            progress.advance(outcome["weight"])
+            progress.advance(outcome["weight"], count(outcome["result"]))
     return [done[p.name] for p in pieces]
 
 

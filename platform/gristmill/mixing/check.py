@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gristmill.mixing.objective import Objective
+from gristmill.mixing.simplex import cap
 from gristmill.mixing.tables import Table, aligned, write_mixtures
 from gristmill.regressors.base import Array
 
@@ -54,19 +55,19 @@ class Check:
         return sum(name.startswith(RANDOM) for name in self.names)
 
     @property
+    def rivals(self) -> list[str]:
+        """Random mixtures that are as good as the proposed one, by the mean over seeds."""
+        best = self.of(PROPOSED).mean()
+        return [n for n in self.names if n.startswith(RANDOM) and self.of(n).mean() <= best]
+
+    @property
     def wins_over_random(self) -> int:
         """Random mixtures that the proposed one beats, by the mean over seeds."""
-        mean = self.measured.mean(0)
-        best = mean[self.names.index(PROPOSED)]
-        return sum(
-            bool(best < value)
-            for name, value in zip(self.names, mean, strict=True)
-            if name.startswith(RANDOM)
-        )
+        return self.random - len(self.rivals)
 
 
 def write_check_design(
-    uri: str, named: Mapping[str, Mapping[str, float]], random: Table | None
+    uri: str, named: Mapping[str, Mapping[str, float]], random: Table | None, caps: Array
 ) -> None:
     """Write the mixtures of a check.
 
@@ -74,12 +75,13 @@ def write_check_design(
         uri: The CSV.
         named: Name -> domain -> weight.
         random: Others, which are called random-1 and so on.
+        caps: Largest weights [domains], that these are brought under.
     """
     domains = sorted(next(iter(named.values())))
     rows = [np.array([weights[name] for name in domains]) for weights in named.values()]
     names = list(named)
     if random is not None:
-        rows += list(aligned(random, domains, "the corpora"))
+        rows += list(cap(aligned(random, domains, "the corpora"), caps))
         names += [f"{RANDOM}{index}" for index in random.index]
     weights = np.stack(rows)
     write_mixtures(uri, names, domains, weights / weights.sum(1, keepdims=True))

@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING, Any
 from gristmill.core.report import Report
 from gristmill.core.run import REPORT, Run
 from gristmill.mixing.front import Front
+from gristmill.regressors.base import Array
+
+FRONT_NOTE = "The objective against the worst change of any target, in % of its natural loss."
 
 if TYPE_CHECKING:
     from gristmill.mixing.propose import ProposeJob
@@ -37,8 +40,8 @@ def write(run: Run, job: "ProposeJob", figures: dict[str, Any], front: Front) ->
     _targets(page, figures)
     page.plot(
         "Pareto front",
-        lambda axes: _draw_front(axes, front),
-        note="The objective against the worst change of any target, in % of its natural loss.",
+        lambda axes: draw_front(axes, front.value, front.worst),
+        note=FRONT_NOTE,
     )
     page.text(
         "How sure this is",
@@ -87,8 +90,9 @@ def _targets(page: Report, figures: dict[str, Any]) -> None:
     )
 
 
-def _draw_front(axes: Any, front: Front) -> None:
-    axes.plot(front.value, 100 * front.worst, "o-", markersize=4)
+def draw_front(axes: Any, value: Array, worst: Array) -> None:
+    """Objectives [n] against worst changes [n], as shares."""
+    axes.plot(value, 100 * worst, "o-", markersize=4)
     axes.axhline(0, color="#666666", linewidth=0.8)
     axes.set_xlabel("objective")
     axes.set_ylabel("worst change, %")

@@ -105,7 +105,10 @@ class ProxiesJob(Job):
         require_tokens(self.corpora)
         corpus = TokenCorpus(*self.corpora)
         design = read_mixtures(self.design)
-        require_known(design.columns, corpus.domains, "the token corpora")
+        try:
+            require_known(design.columns, corpus.domains, "the token corpora")
+        except BadInputError as error:
+            raise BadInputError(f"{design.source}: {error}") from error
         if self.asha and self.asha != MEAN:
             require_known(
                 [self.asha], corpus.domains, "the token corpora, one of which --asha names,"
@@ -153,6 +156,7 @@ class ProxiesJob(Job):
         corpus, design, settings = self._read()
         ledgers = self._ledgers(corpus, design, settings)
         pin_inputs(run, self.inputs())
+        corpus.require_whole()
         sweep = Sweep(
             trials=self._trials(design),
             bench=ProxyBench(
@@ -248,7 +252,7 @@ def require_sequences(corpus: TokenCorpus, settings: ProxySettings) -> None:
 def planned_ledger(
     mixture: Mixture, available: Mapping[str, int], settings: ProxySettings
 ) -> Ledger:
-    """The ledger of one proxy, to the sequence before or after the stream's own.
+    """What one proxy is to draw, to the sequence before or after what the stream will draw.
 
     The stream's order need not be laid down for it, which takes a second for weights of many
     digits, and a design has hundreds.

@@ -99,8 +99,11 @@ def _repeats(page: Report, ledgers: Sequence[Ledger]) -> None:
         for entry in ledger.entries:
             epochs.setdefault(entry.domain, []).append(entry.epochs)
     page.table(
-        "Ledger: epochs of a domain over the mixtures",
+        "Ledger: planned epochs of a domain over the mixtures",
         ["domain", "mean", "most"],
         [[name, float(np.mean(e)), max(e)] for name, e in sorted(epochs.items())],
-        note="How often a proxy goes through the domain's text; mixtures without it are left out.",
+        note=(
+            "How often a proxy goes through the domain's text, by its weight: the stream draws at "
+            "most a sequence more or less. Mixtures without it are left out."
+        ),
     )

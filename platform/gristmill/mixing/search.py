@@ -1,6 +1,6 @@
 """`gristmill mix search`: from token corpora to a proposed mixture, measured; every step a run.
 
-Rounds of design, proxies, fit and proposal go on until more proxies would not change the answer;
+Rounds of design, proxies, fit and proposal go on until they no longer change the answer;
 then the proposal, the natural mixture and random ones are trained anew with other seeds. Each step
 is a job like any other in a folder of its own, so a killed search resumes where it was.
 """
@@ -79,8 +79,8 @@ class SearchJob(Job):
     enough: float = 0.9
     """Held-out Spearman of the objective that a search may stop at."""
     tolerance: float = 0.1
-    """It may stop when the last round's proxies, or one more, lower the expected objective by less
-    than this share of what the proposal gains over the natural mixture."""
+    """It may stop when the last round's proxies, and one more or those of the round before, lower
+    the expected objective by no more than this share of the gain over the natural mixture."""
     check_random: int = 8
     """Random mixtures in the check run."""
     check_seeds: int = 3
@@ -193,7 +193,7 @@ class SearchJob(Job):
                 rounds.append(self._round(run, rounds))
                 logger.info("search: %s", rounds[-1].line())
             last = rounds[-1]
-            check = self._check(run, last)
+            check = self._check(run, last, self._limits(corpus))
         io.write_json(run.path(ROUNDS), [asdict(one) for one in rounds])
         self._publish(run, rounds, check, corpus)
 
@@ -222,6 +222,7 @@ class SearchJob(Job):
             Objective(surface=surface, shares=parse_targets(self.targets, surface.targets)),
             io.read_json(io.join(proposal.out, FIGURES)),
             before=self._weights(run, before[-1]) if before else None,
+            last=before[-1] if before else None,
             folder=name,
             used=there + planned.count,
             most=self.most,
@@ -299,8 +300,12 @@ class SearchJob(Job):
             ]
             write_table(run.path(f"round-{number:02d}", name), [INDEX, *columns], rows)
 
-    def _check(self, run: Run, last: Round) -> Check:
-        """Train the proposal, the natural mixture and random ones with seeds of their own."""
+    def _check(self, run: Run, last: Round, limits: Limits) -> Check:
+        """Train the proposal, the natural mixture and random ones with seeds of their own.
+
+        The random ones are brought under the planned caps, as the proposal is: else they would be
+        rivals that may not be taken.
+        """
         figures = io.read_json(run.path(last.folder, "propose", FIGURES))["mixtures"]
         self._drop_check_of_another(run, last)
         random = run.path(CHECK, "random")
@@ -315,18 +320,18 @@ class SearchJob(Job):
                     out=random,
                 )
             )
-        mixtures = run.path(CHECK, design.MIXTURES)
-        corpus = TokenCorpus(*self.corpora)
-        natural = np.array([[figures[NATURAL]["weights"][n] for n in corpus.domains]])
+        mixtures, names = run.path(CHECK, design.MIXTURES), limits.corpus.domains
+        natural = np.array([[figures[NATURAL]["weights"][n] for n in names]])
         # Where a proxy nearly uses its text up, whole sequences cap even the natural mixture.
-        fits = cap(natural, self._limits(corpus).proxy)[0].tolist()
+        fits = cap(natural, limits.proxy)[0].tolist()
         write_check_design(
             mixtures,
             {
                 PROPOSED: figures[PROPOSED]["weights"],
-                NATURAL: dict(zip(corpus.domains, fits, strict=True)),
+                NATURAL: dict(zip(names, fits, strict=True)),
             },
             read_mixtures(io.join(random, design.MIXTURES)) if self.check_random else None,
+            limits.proposal,
         )
         losses = []
         for number in range(1, self.check_seeds + 1):
@@ -355,7 +360,8 @@ class SearchJob(Job):
             run.add_output(name)
         for name in (MIXTURES, LOSSES):
             run.add_output(io.join(last.folder, name))
-        search_report.write(run, self, rounds, figures, check, corpus)
+        warnings = search_report.warnings(self, last, figures, check)
+        search_report.write(run, self, rounds, figures, check, corpus, warnings)
         wins, gains = check.wins, check.gains
         run.set_summary(
             proxies=last.proxies,
@@ -364,10 +370,12 @@ class SearchJob(Job):
             held_out_spearman=round(last.spearman, 4),
             held_out_spearman_of_targets=round(last.target_spearman, 4),
             expected_gain=round(figures["gain"]["mean"], 5),
+            expected_gain_90=f"{last.gain_lo:.5f} to {last.gain_hi:.5f}",
             measured_gain=round(float(np.mean(gains)), 5),
             measured_gains=[round(gain, 5) for gain in gains],
             beats_natural=f"{wins} of {len(gains)} seeds",
             beats_random=f"{check.wins_over_random} of {check.random}",
+            warnings=warnings,
         )
         if rails := figures["rails"]:
             run.set_summary(

@@ -1,4 +1,4 @@
-"""The search's report.html: check, rounds, optimum, fit, importance, design, ledger, and links."""
+"""The search's report.html: check, rounds, proxies, optimum, fit, effects, ledger, and links."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -8,14 +8,18 @@ import numpy as np
 
 from gristmill.core.report import Report
 from gristmill.core.run import REPORT, Run
-from gristmill.corpora.ledger import HEADER
+from gristmill.corpora.apportionment import Apportionment
+from gristmill.corpora.ledger import HEADER, make_ledger
 from gristmill.corpora.mixture import Mixture
 from gristmill.corpora.tokens import TokenCorpus
+from gristmill.mixing import search_proxies
 from gristmill.mixing.check import NATURAL, PROPOSED, Check
 from gristmill.mixing.effects import importance, interactions
-from gristmill.mixing.proxies import planned_ledger
+from gristmill.mixing.propose import PARETO
+from gristmill.mixing.propose_report import FRONT_NOTE, draw_front
 from gristmill.mixing.stopping import Round
 from gristmill.mixing.surface import Surface
+from gristmill.mixing.tables import read_table
 
 if TYPE_CHECKING:
     from gristmill.mixing.search import SearchJob
@@ -30,6 +34,7 @@ def write(
     figures: dict[str, Any],
     check: Check,
     corpus: TokenCorpus,
+    warned: Sequence[str],
 ) -> None:
     """Write the page."""
     last = rounds[-1]
@@ -40,16 +45,20 @@ def write(
         subtitle=(
             f"{last.proxies} proxies of {len(surface.domains)} domains in {len(rounds)} rounds; "
             f"the proposed mixture beats the natural one in {check.wins} of {len(gains)} seeds, "
-            f"by {float(np.mean(gains)):.4f} on average"
+            f"by {float(np.mean(gains)):.4f} on average, and {check.wins_over_random} of "
+            f"{check.random} random ones"
         ),
+        warnings=list(warned),
     )
-    _warn(page, last.spearman, job.enough, check)
-    _warn_of_rails(page, figures, check)
     _optimum(page, figures, surface)
+    front = read_table(run.path(last.folder, "propose", PARETO), "figure")
+    value, worst = (front.values[:, front.columns.index(n)] for n in ("objective", "worst_change"))
+    page.plot("Pareto front", lambda axes: draw_front(axes, value, worst), note=FRONT_NOTE)
     _check(page, check)
     _rails(page, figures, check)
     _rounds(page, rounds)
     _design(page, surface)
+    search_proxies.write(page, run, rounds, surface, figures["objective"], len(gains))
     _fit(page, surface)
     _effects(page, surface)
     _ledger(page, job, figures, corpus)
@@ -60,16 +69,31 @@ def write(
     page.save(run.path(REPORT))
 
 
-def _warn(page: Report, spearman: float, enough: float, check: Check) -> None:
+def warnings(job: "SearchJob", last: Round, figures: dict[str, Any], check: Check) -> list[str]:
+    """What whoever takes the mixture must know: for the page, the summary and the terminal."""
+    found = []
     if check.wins < len(check.gains):
-        page.warnings.append(
-            "The proposed mixture does not beat the natural one in every seed: do not rely on it."
+        found.append(
+            f"The proposed mixture beats the natural one in {check.wins} of {len(check.gains)} "
+            "seeds, not in all: do not rely on it."
         )
-    if spearman < enough:
-        page.warnings.append(
-            f"The fit ranks mixtures it has not seen with a Spearman of {spearman:.3f}, under "
-            f"the {enough:g} asked for; more proxies, or longer ones, would help."
+    if check.rivals:
+        found.append(
+            f"The proposed mixture does not beat {len(check.rivals)} of {check.random} random "
+            f"mixtures ({', '.join(check.rivals)}): drawing some would have done as well."
         )
+    if last.gain_lo <= 0 <= last.gain_hi:
+        found.append(
+            f"The interval of the expected gain holds 0 ({last.gain_lo:.4f} to "
+            f"{last.gain_hi:.4f}, 90 %): by the fit alone the proposal may be no better than the "
+            f"natural mixture. The check run measured {float(np.mean(check.gains)):.4f}."
+        )
+    if last.spearman < job.enough:
+        found.append(
+            f"The fit ranks mixtures it has not seen with a Spearman of {last.spearman:.3f}, under "
+            f"the {job.enough:g} asked for; more proxies, or longer ones, would help."
+        )
+    return found + _warnings_of_rails(figures, check)
 
 
 def _optimum(page: Report, figures: dict[str, Any], surface: Surface) -> None:
@@ -117,7 +141,10 @@ def _check(page: Report, check: Check) -> None:
         "Check run: the objective measured with new seeds, best first",
         ["mixture", "measured", "spread", *seeds, "predicted", "90 % interval"],
         rows,
-        note="Seeds differ in start and order of text. The fit has seen none of these runs.",
+        note=(
+            "Seeds differ in start and order of text. The fit has seen none of these runs. Random "
+            "mixtures are drawn like the first round's and brought under the planned caps."
+        ),
     )
 
     def draw(axes: Any) -> None:
@@ -140,17 +167,17 @@ def _check(page: Report, check: Check) -> None:
     )
 
 
-def _warn_of_rails(page: Report, figures: dict[str, Any], check: Check) -> None:
+def _warnings_of_rails(figures: dict[str, Any], check: Check) -> list[str]:
+    found = []
     if not figures["rails_kept"]:
-        page.warnings.append(
+        found.append(
             "No mixture under the caps is expected to keep every guard-rail; the proposed one "
             "comes nearest."
         )
     if check.broken:
-        page.warnings.append(
-            f"Guarded targets measured worse than with the natural mixture: "
-            f"{', '.join(check.broken)}."
-        )
+        changes = ", ".join(f"{n} by {check.guarded[n].mean():.4f}" for n in check.broken)
+        found.append(f"Guarded targets measured worse than with the natural mixture: {changes}.")
+    return found
 
 
 def _rails(page: Report, figures: dict[str, Any], check: Check) -> None:
@@ -175,11 +202,11 @@ def _rails(page: Report, figures: dict[str, Any], check: Check) -> None:
 def _rounds(page: Report, rounds: Sequence[Round]) -> None:
     page.table(
         "Rounds",
-        ["proxies", "Spearman x 100", "mean of targets", "expected gain", "this round's change",
-         "one more promises",
-         "decision"],
+        ["proxies", "Spearman x 100", "mean of targets", "expected gain", "90 % interval",
+         "this round's change", "one more promises", "decision"],
         [
             [one.proxies, 100 * one.spearman, 100 * one.target_spearman, one.gain,
+             f"{one.gain_lo:.4f} to {one.gain_hi:.4f}",
              one.change if one.change >= 0 else "", one.promise,
              ("stop: " if one.over else "go on: ") + one.why]
             for one in rounds
@@ -249,8 +276,14 @@ def _ledger(page: Report, job: "SearchJob", figures: dict[str, Any], corpus: Tok
     settings = job.training.settings(corpus.vocabulary.size)
     available = {n: corpus.num_sequences(n, settings.seq_len) for n in corpus.domains}
     mixture = Mixture.normalized(figures["mixtures"][PROPOSED]["weights"])
-    ledger = planned_ledger(mixture, available, settings)
-    page.table("Ledger of a proxy on the proposed mixture", HEADER, ledger.rows())
+    drawn = Apportionment(mixture.parts).counts(settings.steps * settings.batch_size)
+    ledger = make_ledger(mixture.weights, drawn, available, settings.seq_len)
+    page.table(
+        "Ledger of a proxy on the proposed mixture",
+        HEADER,
+        ledger.rows(),
+        note="Realised: what the stream, a function of the step, draws in a proxy's steps.",
+    )
     if job.planned_tokens:
         sizes = corpus.sizes()
         page.table(

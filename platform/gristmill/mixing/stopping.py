@@ -1,15 +1,18 @@
-"""When a search stops: when more proxies would not change the answer.
+"""When a search stops: when its last proxies did not change the answer, twice or for a reason.
 
-First, the fit must rank mixtures that it has not seen well enough. Then one of two signs must show,
-each measured against what the proposal gains over the natural mixture. Either the last round has
-not changed the answer: the proposal before it is, by the fit after it, nearly as good as the new
-one. Or the posterior promises little: expected improvement (Jones, Schonlau & Welch 1998, J. Global
-Optim. 13, eq. 15) over the proposal's own prediction, with the fit's calibrated intervals as normal
-spreads, is small wherever one more proxy might be placed. These intervals are wide with few
-proxies, so the first sign mostly comes first. Under guard-rails both count what keeps them alone:
-the change is of the objective with the rails' price, the improvement is multiplied by the
-probability that each rail is kept (Schonlau, Welch & Jones 1998, "Global versus local search in
-constrained optimization of computer models"), and while the proposal breaks one, nothing settles.
+First, the fit must rank mixtures that it has not seen well enough. Then two signs are looked for,
+each measured against what the proposal gains over the natural mixture. The last round was quiet:
+the proposal before it is, by the fit after it, nearly as good as the new one. And the posterior
+promises little: expected improvement (Jones, Schonlau & Welch 1998, J. Global Optim. 13, eq. 15)
+over the optimum's own prediction, with the fit's calibrated intervals as normal spreads, is small
+wherever one more proxy might be placed. A search stops when it sees both, or two quiet rounds, one
+after the other: a round may be quiet by luck, and intervals of few proxies may stay wide for long.
+So it takes two rounds at least, and says which signs it saw, not more.
+
+Under guard-rails both count what keeps them alone: the change is of the objective with the rails'
+price, the improvement is multiplied by the probability that each rail is kept (Schonlau, Welch &
+Jones 1998, "Global versus local search in constrained optimization of computer models"), and while
+the proposal breaks one, nothing settles.
 """
 
 import math
@@ -48,8 +51,14 @@ class Round:
     """Expected gain of the proposal over the natural mixture."""
     promise: float
     """Expected improvement by one more proxy, where that is greatest."""
+    gain_lo: float
+    """Lower end of the gain's 90 % interval."""
+    gain_hi: float
+    """Its upper end."""
     change: float
     """What the new proposal is expected to gain over the one before it; -1 in the first round."""
+    quiet: bool
+    """Whether that is so little that the answer has not changed."""
     over: bool
     """Whether the search stops here."""
     why: str
@@ -60,7 +69,8 @@ class Round:
         brought = f", of which this round brought {self.change:.4f}" if self.change >= 0 else ""
         return (
             f"{self.proxies} proxies, held-out Spearman {self.spearman:.3f}, expected gain "
-            f"{self.gain:.4f}{brought}; one more proxy promises {self.promise:.4f}: {self.why}"
+            f"{self.gain:.4f} ({self.gain_lo:.4f} to {self.gain_hi:.4f}){brought}; one more proxy "
+            f"promises {self.promise:.4f}: {'stop' if self.over else 'go on'}, {self.why}"
         )
 
 
@@ -69,6 +79,7 @@ def judge(
     figures: dict[str, Any],
     *,
     before: Mapping[str, float] | None,
+    last: Round | None,
     folder: str,
     used: int,
     most: int,
@@ -81,6 +92,7 @@ def judge(
         objective: The fit after this round, and what is to be low.
         figures: Of the proposal, as ProposeJob writes them.
         before: The proposal of the round before, if there was one.
+        last: That round.
         folder: The round's.
         used: Mixtures tried so far.
         most: Mixtures to try at most.
@@ -90,7 +102,7 @@ def judge(
     surface = objective.surface
     caps = np.array([figures["caps"][name] for name in surface.domains])
     natural = np.array([figures["mixtures"]["natural"]["weights"][n] for n in surface.domains])
-    value, gain = figures["mixtures"]["proposed"]["value"], figures["gain"]["mean"]
+    value, gain = figures["mixtures"]["proposed"]["value"], figures["gain"]
     rails = figures.get("rails", {})
     best = figures["mixtures"]["optimum"]["value"]
     promise = expected_improvement(objective, best, natural, caps, rails)
@@ -98,13 +110,13 @@ def judge(
     change = -1.0
     if before is not None:
         change = _change(objective, before, figures)
-    little = tolerance * max(gain, 0.0)
+    little = tolerance * max(gain["mean"], 0.0)
+    quiet = 0 <= change <= little
     kept = bool(figures.get("rails_kept", True))
-    settled = kept and (promise <= little or 0 <= change <= little)
     stop = ""
-    if spearman >= enough and settled:
-        stop = "more proxies would not change the answer"
-    elif used >= most:
+    if spearman >= enough and kept and quiet:
+        stop = _signs(last, used, change, promise, little)
+    if not stop and used >= most:
         stop = LIMIT
     return Round(
         folder=folder,
@@ -112,12 +124,31 @@ def judge(
         spearman=spearman,
         target_spearman=of_targets,
         value=value,
-        gain=gain,
+        gain=gain["mean"],
+        gain_lo=gain["lo"],
+        gain_hi=gain["hi"],
         promise=promise,
         change=change,
+        quiet=quiet,
         over=bool(stop),
         why=stop or _why_on(spearman, enough, kept),
     )
+
+
+def _signs(last: Round | None, used: int, change: float, promise: float, little: float) -> str:
+    """What is seen after a quiet round that is reason enough to stop; nothing when it is not."""
+    assert last is not None, "a first round has changed nothing"
+    if promise <= little:
+        return (
+            f"the last {used - last.proxies} proxies lowered the expected loss by {change:.4f} and "
+            f"one more promises {promise:.4f}, both within the tolerance of {little:.4f}"
+        )
+    if last.quiet:
+        return (
+            f"the last two rounds lowered the expected loss by {last.change:.4f} and {change:.4f}, "
+            f"within the tolerance of {little:.4f}; one more proxy may still bring {promise:.4f}"
+        )
+    return ""
 
 
 def _why_on(spearman: float, enough: float, kept: bool) -> str:

@@ -7,6 +7,7 @@ result as it ends, and a sweep begins by reading what is there.
 
 import logging
 import os
+import re
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from gristmill.execution.session import Execution, node_rooms
 from gristmill.execution.worker_log import copied
 from gristmill.mixing.proxy import DivergedError, Proxy, ProxyBench, Trial
 from gristmill.mixing.results import Result, file_name, load_results
+from gristmill.mixing.retries import load_retries, note_retry
 
 PIECES = 8
 """A proxy reports this often: for progress, and where ASHA may end it."""
@@ -36,7 +38,9 @@ SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # its state is never read back, so it need not be written
 }
-LAST_LINES = 3
+RAISED = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit|Timeout|Died)\b.*")
+"""The line of a traceback that has the exception itself."""
+COLOUR = re.compile(r"\x1b\[[\d;]*m")
 NOWHERE = "ended without a result: on several machines --out must be storage that all share"
 logger = logging.getLogger(__name__)
 
@@ -72,9 +76,9 @@ class Outcome:
     results: Mapping[str, Result]
     """Those that came to an end."""
     failed: Mapping[str, str]
-    """Those that did not, retries included: index -> the last lines of the error."""
+    """Those that did not, retries included: index -> what was raised last."""
     retried: Mapping[str, int]
-    """How often a trial was begun again, in this run."""
+    """How often a trial was begun again, in all runs of the command."""
 
 
 class TrialWorker:
@@ -162,18 +166,17 @@ def run_sweep(sweep: Sweep, execution: Execution) -> Outcome:
     if done:
         logger.info("%d of %d proxies were trained before", len(wanted) - len(pending), len(wanted))
     failed: dict[str, str] = {}
-    retried: dict[str, int] = {}
     if pending:
         require_room(sweep.cpus, sweep.gpus)
         tokens = sweep.bench.settings.tokens
         before = (len(wanted) - len(pending)) * tokens
         with Progress("proxies", len(wanted) * tokens, "tokens", done=before) as progress:
-            failed, retried = _tune(sweep, pending, execution, progress)
+            failed = _tune(sweep, pending, execution, progress)
     results = load_results(sweep.folder)
     return Outcome(
         results={index: results[index] for index in wanted if index in results},
         failed={index: failed.get(index, NOWHERE) for index in pending if index not in results},
-        retried=retried,
+        retried=load_retries(sweep.folder),
     )
 
 
@@ -210,7 +213,7 @@ def _width(sweep: Sweep, execution: Execution) -> int:
 
 def _tune(
     sweep: Sweep, pending: Sequence[str], execution: Execution, progress: Progress
-) -> tuple[dict[str, str], dict[str, int]]:
+) -> dict[str, str]:
     os.environ.update({name: os.environ.get(name, value) for name, value in SETTINGS.items()})
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
@@ -219,7 +222,6 @@ def _tune(
         logging.getLogger(name).setLevel(logging.CRITICAL)  # failures are told below, once
     asha = {"max_t": PIECES, "grace_period": ASHA_GRACE, "reduction_factor": ASHA_FACTOR}
     scheduler = ASHAScheduler(**asha) if sweep.asha else FIFOScheduler()
-    watch = _watch(sweep, progress)
     trainable = tune.with_resources(
         tune.with_parameters(_trainable(), sweep=sweep), {"cpu": sweep.cpus, "gpu": sweep.gpus}
     )
@@ -241,11 +243,15 @@ def _tune(
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=sweep.retries),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                callbacks=[watch],
+                callbacks=[_watch(sweep, progress)],
             ),
         ).fit()
-        failed = {str(r.config["index"]): _last_lines(r.error) for r in grid if r.error}
-    return failed, watch.retried
+        failed = {
+            str(r.config["index"]): _kept(sweep.folder, str(r.config["index"]), r.error)
+            for r in grid
+            if r.error
+        }
+    return failed
 
 
 def _trainable() -> Any:
@@ -276,7 +282,6 @@ def _watch(sweep: Sweep, progress: Progress) -> Any:
         """Counts, and keeps what ASHA ended: only the driver knows of that."""
 
         def __init__(self) -> None:
-            self.retried: dict[str, int] = {}
             self._counted: dict[str, int] = {}
 
         def on_trial_result(self, *_: Any, trial: Any, result: Any, **__: Any) -> None:
@@ -289,7 +294,7 @@ def _watch(sweep: Sweep, progress: Progress) -> Any:
         def on_trial_recover(self, *_: Any, trial: Any, **__: Any) -> None:
             index = str(trial.config["index"])
             self._count(index, 0)
-            self.retried[index] = self.retried.get(index, 0) + 1
+            note_retry(sweep.folder, index)
             logger.warning("proxy %s failed and is begun again", index)
 
         def on_trial_complete(self, *_: Any, trial: Any, **__: Any) -> None:
@@ -304,6 +309,15 @@ def _aim(losses: Mapping[str, float], target: str) -> float:
     return sum(losses.values()) / len(losses) if target == MEAN else losses[target]
 
 
-def _last_lines(error: BaseException) -> str:
+def _kept(folder: str, index: str, error: BaseException) -> str:
+    """What a trial raised, and where its traceback is kept."""
+    uri = io.join(folder, "failed", file_name(index).removesuffix(".json") + ".txt")
+    io.write_bytes(uri, COLOUR.sub("", str(error)).encode("utf-8", "replace"))
+    return f"{_said(error)} (traceback: {io.redact(uri)})"
+
+
+def _said(error: BaseException) -> str:
+    """Type and message of what a trial raised: Tune hands its traceback on as the message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " / ".join(lines[-LAST_LINES:]) or type(error).__name__
+    own = [number for number, line in enumerate(lines) if RAISED.match(line)]
+    return " ".join(lines[own[-1] :]) if own else (lines or [type(error).__name__])[-1]

@@ -9,7 +9,8 @@ from typing import IO, Any
 from gristmill.core import io
 from gristmill.core.documents import HALF_SURROGATE, line_limit, text_of
 from gristmill.core.errors import BadInputError
-from gristmill.core.records import Record, Unreadable, read_records
+from gristmill.core.records import Record, Unreadable
+from gristmill.core.source_files import read_piece
 from gristmill.execution.slices import Slice, SliceWorker
 from gristmill.pools import columns
 from gristmill.pools.ingest_worker import DropError
@@ -66,11 +67,7 @@ class DocumentSlice(SliceWorker):
 
     def _records(self, piece: Slice) -> Iterator[tuple[str, Record]]:
         names = list(dict.fromkeys((self.text_field, self.url_field, "uid", "id")))
-        limit = line_limit(self.max_bytes)
-        start, stop = int(piece.payload.get("start", 0)), piece.payload.get("stop")
-        for uri in piece.payload["files"]:
-            for record in read_records(uri, names, limit=limit, start=start, stop=stop):
-                yield uri, record
+        return read_piece(piece.payload, names, limit=line_limit(self.max_bytes))
 
     def _row(self, uri: str, record: Record) -> dict[str, Any]:
         """A document's metadata.
