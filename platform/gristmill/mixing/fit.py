@@ -128,6 +128,7 @@ class FitJob(Job):
             fits=found.fits,
             seed=self.seed,
             odd={mixtures.index[i]: float(found.error[i]) for i in np.flatnonzero(~found.kept)},
+            doubtful=tuple(mixtures.index[i] for i in np.flatnonzero(found.kept & ~found.usual)),
             empty=empty,
         )
         self._publish(run, surface, _held_out(surface, found, mixtures, measured), mixtures.drift)

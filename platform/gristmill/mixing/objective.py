@@ -42,7 +42,8 @@ class Objective:
         seen = self._spread({t: fits[t].half(fits[t].seen.spread) for t in self.shares})
         errors = [share * (losses[t] - fits[t].seen.mean) for t, share in self.shares.items()]
         ratios = np.abs(np.sum(errors, axis=0)) / np.maximum(seen, 1e-300)
-        return np.asarray(quantile(ratios, self.surface.group) * spread)
+        usual = self.surface.usual
+        return np.asarray(quantile(ratios[usual], self.surface.group[usual]) * spread)
 
     def _spread(self, halves: Mapping[str, Array]) -> Array:
         squares = [(self.shares[t] * half) ** 2 for t, half in halves.items()]

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gristmill.mixing.selection import LEAST_MIXTURES, Groups, TargetFit, row_shares
+from gristmill.mixing.selection import LEAST_MIXTURES, Groups, TargetFit, calibrated, row_shares
 from gristmill.regressors.base import Array, Support, groups_of
 
 ODD, MOST_ODD, LEAST_TARGETS = 3.5, 0.03, 3
+ODD_DEVIATIONS = 0.25
+"""Errors of fewer deviations of the losses bend no fit, however good it is elsewhere."""
 WILD, WILD_DEVIATIONS, MOST_WILD = 10.0, 4.0, 0.1
 """Errors on one target that no surface is hard enough for: over so many of the median row, and so
 many deviations of the losses themselves, where even a guess of the middle errs by one."""
@@ -37,6 +39,8 @@ class Cleaned:
     """By target."""
     kept: Mask
     """Shape (n,): which rows they are of."""
+    usual: Mask
+    """Shape (n,): which of these intervals are scaled by; not by odd ones that stay in the fits."""
     error: Array
     """Shape (n,): a row's error while it was held out, in those of the median row."""
 
@@ -57,25 +61,29 @@ def fit_without_odd(weights: Array, losses: Losses, fit_all: FitAll) -> Cleaned:
     fits = fit_all("fit", weights, losses)
     for number in range(PASSES):
         errors = _errors(fits, weights, losses, kept)
-        wild = _wild(errors, losses)
-        odd = _odd(errors.row, near, wild, group, targets=len(losses))
+        wild = (errors.ratio > WILD) & (errors.deviations > WILD_DEVIATIONS)
+        odd = _odd(errors, near, wild.any(0), group)
         if (odd == ~kept).all():
             break
-        bent = bool((wild & kept).any())
+        bent = bool((wild.any(0) & kept).any())
         kept = ~odd
         here = {name: values[kept] for name, values in losses.items()}
         fits = fit_all(f"fit-again-{number + 1}", weights[kept], here)
         if not bent:
             break
-    return Cleaned(fits=fits, kept=kept, error=_errors(fits, weights, losses, kept).row)
+    error = _errors(fits, weights, losses, kept).row
+    usual = kept & ~_worst(~kept | ((error > ODD) & (len(losses) >= LEAST_TARGETS)),
+                           np.where(kept, error, np.inf), group, MOST_ODD)  # fmt: skip
+    own = {n: calibrated(f, losses[n][kept], usual[kept], group[kept]) for n, f in fits.items()}
+    return Cleaned(fits=own, kept=kept, usual=usual, error=error)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Errors:
     """How far rows were mispredicted by fits that had not seen them."""
 
-    plain: Array
-    """Shape (targets, n): in units of the loss."""
+    deviations: Array
+    """Shape (targets, n): in deviations of the target's losses."""
     ratio: Array
     """Shape (targets, n): over their spreads, in those of the target's median row that was kept."""
     row: Array
@@ -85,46 +93,55 @@ class _Errors:
 
 def _errors(fits: Mapping[str, TargetFit], weights: Array, losses: Losses, kept: Mask) -> _Errors:
     """Of rows in the fits while they were held out; the others are none of theirs."""
-    plain, ratio = np.empty((2, len(fits), len(weights)))
+    deviations, ratio = np.empty((2, len(fits), len(weights)))
     for i, (name, fit) in enumerate(sorted(fits.items())):
         mean, spread = np.empty((2, len(weights)))
         mean[kept], spread[kept] = fit.seen.mean, fit.seen.spread
         found = fit.fits[fit.chosen].predict(weights[~kept])
         mean[~kept], spread[~kept] = found.mean, found.spread
-        plain[i] = np.abs(losses[name] - mean)
-        ratio[i] = plain[i] / spread
+        error = np.abs(losses[name] - mean)
+        deviations[i] = error / (_deviation(losses[name]) or np.inf)
+        ratio[i] = error / spread
         ratio[i] /= float(np.median(ratio[i][kept])) or np.inf  # constant, or learned to the bit
-    row = np.sqrt((ratio**2).mean(0))
-    return _Errors(plain=plain, ratio=ratio, row=row / (float(np.median(row[kept])) or 1.0))
+    row = _over_targets(ratio)
+    row = row / (float(np.median(row[kept])) or 1.0)
+    return _Errors(deviations=deviations, ratio=ratio, row=row)
 
 
-def _wild(errors: _Errors, losses: Losses) -> Mask:
-    """Rows that are out of all proportion on one target at least, [n]."""
-    wild = np.zeros(len(errors.row), bool)
-    for i, name in enumerate(sorted(losses)):
-        middle = np.median(losses[name])
-        deviation = NORMAL_MAD * float(np.median(np.abs(losses[name] - middle)))
-        wild |= (errors.ratio[i] > WILD) & (errors.plain[i] > WILD_DEVIATIONS * deviation)
-    return wild
+def _deviation(losses: Array) -> float:
+    """Robust: a wild loss does not make itself small."""
+    return NORMAL_MAD * float(np.median(np.abs(losses - np.median(losses))))
 
 
-def _odd(error: Array, near: Mask, wild: Mask, group: Groups, *, targets: int) -> Mask:
-    """Which rows are to be left out, [n]; the worst first, and never so many that too few stay.
+def _over_targets(values: Array) -> Array:
+    return np.asarray(np.sqrt((values**2).mean(0)))
+
+
+def _odd(errors: _Errors, near: Mask, wild: Mask, group: Groups) -> Mask:
+    """Which rows are to be left out, [n].
 
     With three targets or more those over 3.5 times the median row's error, 3 % of the mixtures at
-    most (a run counts as its share of its mixture's runs): of four rules the one whose intervals
-    hold 90 % of the runs that go right, on training rows that no fit saw (docs/decisions/0007).
-    But a mixture with no other near it is hard to predict, and stays however far it is missed.
-    With any number of targets wild ones, a tenth of the mixtures at most, but one in any case.
+    most: of four rules the one whose intervals hold 90 % of the runs that go right, on training
+    rows that no fit saw (docs/decisions/0007). But a mixture with no other near it is hard to
+    predict, and must be over 10 times it. With any number of targets wild ones, a tenth of the
+    mixtures at most, but one in any case.
+    """
+    targets, mixtures = len(errors.ratio), len(np.unique(group))
+    strange = (errors.row > np.where(near, ODD, WILD)) & (targets >= LEAST_TARGETS)
+    strange &= _over_targets(errors.deviations) > ODD_DEVIATIONS
+    return _worst(strange, errors.row, group, MOST_ODD) | _worst(
+        wild, errors.row, group, max(MOST_WILD, 1.0 / mixtures)
+    )
+
+
+def _worst(wrong: Mask, error: Array, group: Groups, most: float) -> Mask:
+    """Of the rows that are wrong those of most error, to a share of the mixtures, [n].
+
+    A run counts as its share of its mixture's runs; and never so many go that too few stay.
     """
     mixtures = len(np.unique(group))
-    odd = np.zeros(len(error), bool)
-    for wrong, most in (
-        ((error > ODD) & near, MOST_ODD * mixtures if targets >= LEAST_TARGETS else 0.0),
-        (wild, max(MOST_WILD * mixtures, 1.0)),
-    ):
-        order = np.argsort(-np.where(wrong, error, 0.0), kind="stable")
-        room = min(most, mixtures - LEAST_MIXTURES) + 1e-9
-        worst = order[np.cumsum(row_shares(group)[order]) <= room]
-        odd[worst] |= wrong[worst]
-    return odd
+    order = np.argsort(-np.where(wrong, error, -1.0), kind="stable")
+    room = min(most * mixtures, mixtures - LEAST_MIXTURES) + 1e-9
+    worst = np.zeros(len(error), bool)
+    worst[order[np.cumsum(row_shares(group)[order]) <= room]] = True
+    return worst & wrong

@@ -4,7 +4,7 @@ Only training rows are used: every figure comes from rows that the predicting fi
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -195,6 +195,14 @@ def row_shares(group: Groups) -> Array:
     """What a row counts: one over the runs of its mixture."""
     _, place, runs = np.unique(group, return_inverse=True, return_counts=True)
     return np.asarray(1.0 / runs[place.reshape(-1)])
+
+
+def calibrated(
+    fit: TargetFit, losses: Array, usual: npt.NDArray[np.bool_], group: Groups
+) -> TargetFit:
+    """The fit with intervals for runs that go right: only usual rows scale them."""
+    ratio = np.abs(losses - fit.seen.mean) / fit.seen.spread
+    return replace(fit, factor=quantile(ratio[usual], group[usual]))
 
 
 def _choice(seen: Mapping[str, Prediction], losses: Array, group: Groups) -> str:

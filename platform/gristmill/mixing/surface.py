@@ -57,6 +57,8 @@ class Surface:
     odd: Mapping[str, float] = field(default_factory=dict)
     """Mixtures whose runs went wrong and were left out: index -> held-out error, in those of the
     median run."""
+    doubtful: tuple[str, ...] = ()
+    """Training mixtures that stay in the fits, but that intervals are not scaled by."""
     empty: tuple[str, ...] = ()
     """Domains that no training mixture holds, so that nothing is known of them; no columns."""
 
@@ -80,6 +82,11 @@ class Surface:
         found = {name: fit.scores[fit.chosen].spearman for name, fit in self.fits.items()}
         left = sorted(set(found) - set(self.constant))
         return {name: found[name] for name in left if found[name] < ENOUGH}
+
+    @property
+    def usual(self) -> npt.NDArray[np.bool_]:
+        """Which training rows scale the intervals, [n]."""
+        return ~np.isin(np.array(self.index, str), np.array(self.doubtful, str))
 
     @functools.cached_property
     def group(self) -> npt.NDArray[np.int64]:
@@ -142,6 +149,7 @@ class Surface:
                 "index": self.index,
                 "seed": self.seed,
                 "odd": dict(self.odd),
+                "doubtful": self.doubtful,
                 "empty": self.empty,
                 "targets": entries,
             },
@@ -180,6 +188,7 @@ class Surface:
                 fits={n: unpack(data["targets"][n], own[i], allow) for i, n in enumerate(names)},
                 seed=int(data["seed"]),
                 odd={str(name): float(error) for name, error in data["odd"].items()},
+                doubtful=tuple(data["doubtful"]),
                 empty=tuple(data["empty"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
