@@ -72,6 +72,11 @@ def _left_out(surface: Surface) -> list[str]:
             f"{', '.join(named[:STRONGEST])}{more} (errors in those of the median run). Look at "
             "them, or train them again."
         )
+    if surface.doubtful:
+        found.append(
+            f"{len(surface.doubtful)} more runs were mispredicted on most targets; they stay in "
+            f"the fit, but do not widen its intervals: {', '.join(surface.doubtful[:STRONGEST])}."
+        )
     if surface.empty:
         found.append(
             f"{len(surface.empty)} domains have no weight in any mixture, so the fit knows nothing "

@@ -61,11 +61,13 @@ def fit_without_odd(weights: Array, losses: Losses, fit_all: FitAll) -> Cleaned:
     fits = fit_all("fit", weights, losses)
     for number in range(PASSES):
         errors = _errors(fits, weights, losses, kept)
-        wild = (errors.ratio > WILD) & (errors.deviations > WILD_DEVIATIONS)
-        odd = _odd(errors, near, wild.any(0), group)
+        wild = np.asarray(
+            ((errors.ratio > WILD) & (errors.deviations > WILD_DEVIATIONS)).any(axis=0)
+        )
+        odd = _odd(errors, near, wild, group)
         if (odd == ~kept).all():
             break
-        bent = bool((wild.any(0) & kept).any())
+        bent = bool((wild & kept).any())
         kept = ~odd
         here = {name: values[kept] for name, values in losses.items()}
         fits = fit_all(f"fit-again-{number + 1}", weights[kept], here)
