@@ -308,9 +308,12 @@ def test_a_wild_run_is_left_out_and_the_rest_is_as_without_it(targets):
     assert score(truth, found.fits["books_loss0"].interval(unseen).mean).spearman > 0.97
 
 
-def test_runs_that_went_wrong_on_all_targets_are_left_out():
+def test_odd_runs_stay_but_scale_no_interval():
     weights, losses = several(4, wrong=[7, 41])
-    assert np.flatnonzero(~fit_without_odd(weights, losses, fit_all).kept).tolist() == [7, 41]
+    found = fit_without_odd(weights, losses, fit_all)
+    assert found.kept.all() and np.flatnonzero(~found.usual).tolist() == [7, 41]
+    first = fit_all("", weights, losses)
+    assert all(fit.factor <= first[name].factor for name, fit in found.fits.items())
 
 
 def test_runs_that_went_right_stay():

@@ -305,7 +305,7 @@ def test_the_check_measures_rails_and_bears_missing_random_mixtures():
     assert check.guarded["b"] == pytest.approx([0.3, 0.3])
     assert check.broken == ["b"] and check.half.shape == (3,)
     page = Report(title="t", subtitle="s")
-    figures = {"rails": {"a": 2.7, "b": 2.3}, "rails_kept": True}
+    figures = {"rails": {"a": 2.7, "b": 2.3}, "rails_kept": True, "margins_kept": True}
     search_report._warn_of_rails(page, figures, check)
     assert page.warnings == ["Guarded targets measured worse than with the natural mixture: b."]
 

@@ -11,11 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gristmill.mixing.selection import LEAST_MIXTURES, Groups, TargetFit, calibrated, row_shares
-from gristmill.regressors.base import Array, Support, groups_of
+from gristmill.regressors.base import Array, groups_of
 
 ODD, MOST_ODD, LEAST_TARGETS = 3.5, 0.03, 3
-ODD_DEVIATIONS = 0.25
-"""Errors of fewer deviations of the losses bend no fit, however good it is elsewhere."""
 WILD, WILD_DEVIATIONS, MOST_WILD = 10.0, 4.0, 0.1
 """Errors on one target that no surface is hard enough for: over so many of the median row, and so
 many deviations of the losses themselves, where even a guess of the middle errs by one."""
@@ -46,7 +44,10 @@ class Cleaned:
 
 
 def fit_without_odd(weights: Array, losses: Losses, fit_all: FitAll) -> Cleaned:
-    """Fit all targets, leave out the runs that went wrong, and fit the others anew.
+    """Fit all targets, leave wild runs out, and fit the others anew.
+
+    A run that is only odd stays: with three targets or more, over 3.5 times the median row's error,
+    3 % of the mixtures at most. Intervals are not scaled by it (docs/decisions/0007).
 
     The first errors are of fits that a wild run has bent: its neighbours look odd, others hide
     behind it. So where there was one, every row is judged again by the fit without it.
@@ -56,7 +57,7 @@ def fit_without_odd(weights: Array, losses: Losses, fit_all: FitAll) -> Cleaned:
         losses: Target -> losses [n].
         fit_all: Fits every target.
     """
-    group, near = groups_of(weights), Support(weights).apart() <= 1
+    group = groups_of(weights)
     kept = np.ones(len(weights), bool)
     fits = fit_all("fit", weights, losses)
     for number in range(PASSES):
@@ -64,7 +65,7 @@ def fit_without_odd(weights: Array, losses: Losses, fit_all: FitAll) -> Cleaned:
         wild = np.asarray(
             ((errors.ratio > WILD) & (errors.deviations > WILD_DEVIATIONS)).any(axis=0)
         )
-        odd = _odd(errors, near, wild, group)
+        odd = _worst(wild, errors.row, group, max(MOST_WILD, 1 / len(np.unique(group))))
         if (odd == ~kept).all():
             break
         bent = bool((wild & kept).any())
@@ -105,7 +106,7 @@ def _errors(fits: Mapping[str, TargetFit], weights: Array, losses: Losses, kept:
         deviations[i] = error / (_deviation(losses[name]) or np.inf)
         ratio[i] = error / spread
         ratio[i] /= float(np.median(ratio[i][kept])) or np.inf  # constant, or learned to the bit
-    row = _over_targets(ratio)
+    row = np.sqrt((ratio**2).mean(0))
     row = row / (float(np.median(row[kept])) or 1.0)
     return _Errors(deviations=deviations, ratio=ratio, row=row)
 
@@ -113,27 +114,6 @@ def _errors(fits: Mapping[str, TargetFit], weights: Array, losses: Losses, kept:
 def _deviation(losses: Array) -> float:
     """Robust: a wild loss does not make itself small."""
     return NORMAL_MAD * float(np.median(np.abs(losses - np.median(losses))))
-
-
-def _over_targets(values: Array) -> Array:
-    return np.asarray(np.sqrt((values**2).mean(0)))
-
-
-def _odd(errors: _Errors, near: Mask, wild: Mask, group: Groups) -> Mask:
-    """Which rows are to be left out, [n].
-
-    With three targets or more those over 3.5 times the median row's error, 3 % of the mixtures at
-    most: of four rules the one whose intervals hold 90 % of the runs that go right, on training
-    rows that no fit saw (docs/decisions/0007). But a mixture with no other near it is hard to
-    predict, and must be over 10 times it. With any number of targets wild ones, a tenth of the
-    mixtures at most, but one in any case.
-    """
-    targets, mixtures = len(errors.ratio), len(np.unique(group))
-    strange = (errors.row > np.where(near, ODD, WILD)) & (targets >= LEAST_TARGETS)
-    strange &= _over_targets(errors.deviations) > ODD_DEVIATIONS
-    return _worst(strange, errors.row, group, MOST_ODD) | _worst(
-        wild, errors.row, group, max(MOST_WILD, 1.0 / mixtures)
-    )
 
 
 def _worst(wrong: Mask, error: Array, group: Groups, most: float) -> Mask:

@@ -104,18 +104,11 @@ class Support:
     """Where the training mixtures lie: what is far from all of them is extrapolation."""
 
     def __init__(self, weights: Array) -> None:
-        self._known, place = np.unique(weights, axis=0, return_inverse=True)
-        self._place = place.reshape(-1)
-        apart = [
-            _nearest(p, p, own=True) if len(p) > 1 else np.zeros(len(p))
+        self._known = np.unique(weights, axis=0)
+        self._reach = [
+            (float(np.quantile(_nearest(p, p, own=True), REACH)) if len(p) > 1 else 0.0) or 1.0
             for p in _places(self._known)
         ]
-        self._reach = [float(np.quantile(one, REACH)) or 1.0 for one in apart]
-        self._apart = np.max([one / r for one, r in zip(apart, self._reach, strict=True)], axis=0)
-
-    def apart(self) -> Array:
-        """Distance of each training row's mixture to the nearest other, as `beyond` says it."""
-        return np.asarray(self._apart[self._place])
 
     def beyond(self, weights: Array) -> Array:
         """Distance of mixtures [n, domains] to the nearest known one over the design's reach, [n].
