@@ -46,14 +46,16 @@ def write_world(folder, rows=40, seed=0, order=None, columns=None):
     return mixtures, measured
 
 
-def write_surface(folder, rows, seed=0, noise=0.003):
+QUICKEST = ("gaussian_process", "mixing_law", "stack")
+
+
+def write_surface(folder, rows, seed=0, noise=0.003, candidates=QUICKEST):
     """A fit of both targets, as `mix fit` would write it, in a moment."""
     from gristmill.mixing.selection import fit_target
     from gristmill.mixing.surface import Surface
 
     weights, _, _ = world(rows, seed)
     losses = {t: world(rows, seed, t, noise)[1] for t in sorted(TARGETS)}
-    candidates = ("gaussian_process", "mixing_law", "stack")
     Surface(
         domains=DOMAINS,
         index=tuple(str(i) for i in range(rows)),

@@ -11,8 +11,9 @@ from gristmill.core.errors import BadInputError, CorruptDataError
 from gristmill.core.job import run_job
 from gristmill.execution.session import Execution
 from gristmill.mixing.fit import FitJob
+from gristmill.mixing.odd import fit_without_odd
 from gristmill.mixing.predict import PredictJob
-from gristmill.mixing.selection import calibrated, fit_target, odd_runs, quantile, score
+from gristmill.mixing.selection import fit_target, quantile, score
 from gristmill.mixing.surface import Surface
 
 QUICK = ("gaussian_process", "mixing_law", "ordinary_least_squares", "stack")
@@ -119,11 +120,75 @@ def test_the_plan_refuses_too_few_mixtures(tmp_path):
         FitJob(mixtures=m, losses=losses, out=str(tmp_path / "o")).plan()
 
 
-def test_a_domain_that_no_mixture_holds(tmp_path):
-    m = write(tmp_path / "m.csv", ["index", "a", "b", "c"], [[i, 0.5, 0.5, 0] for i in range(9)])
-    losses = write(tmp_path / "l.csv", ["index", "x"], [[i, 2.0 + i] for i in range(9)])
-    with pytest.raises(BadInputError, match="domain 'c' is empty"):
+def with_empty(tmp_path, held=0.0):
+    """Eleven mixtures of arts, books and a domain that none holds, or the last one holds."""
+    shares = [(i / 20, 0.0 if i < 10 else held) for i in range(11)]
+    rows = [[i, a, 1 - a - c, c] for i, (a, c) in enumerate(shares)]
+    return write(tmp_path / f"m{held}.csv", ["index", "arts", "books", "comics"], rows)
+
+
+@pytest.mark.ray
+def test_a_domain_that_no_mixture_holds(tmp_path, caplog):
+    losses = write(tmp_path / "l.csv", ["index", "x"], [[i, 2 + i / 10] for i in range(11)])
+    run = fit(tmp_path, (with_empty(tmp_path), losses))
+    assert "nothing of them" in caplog.text and "comics" in caplog.text
+    assert run.done()["summary"]["empty_domains"] == ["comics"]
+    assert Surface.load(run.uri).domains == ("arts", "books")
+    given = with_empty(tmp_path)
+    run_job(PredictJob(model=run.uri, mixtures=given, out=str(tmp_path / "p.csv")))
+    assert len(read(tmp_path / "p.csv")) == 11
+    job = PredictJob(model=run.uri, mixtures=with_empty(tmp_path, 0.25), out=str(tmp_path / "q"))
+    with pytest.raises(BadInputError, match="weight to domain 'comics' in the rows 10"):
+        run_job(job)
+
+
+@pytest.mark.parametrize("other", ["x_lo", "x_hi", "x_held_out"])
+def test_targets_whose_columns_would_collide(tmp_path, other):
+    m = write(tmp_path / "m.csv", ["index", "a", "b"], [[i, i / 9, 1 - i / 9] for i in range(10)])
+    losses = write(tmp_path / "l.csv", ["index", "x", other], [[i, 2 + i, 3] for i in range(10)])
+    with pytest.raises(BadInputError, match=f"{other} is a target, and would also be"):
         FitJob(mixtures=m, losses=losses, out=str(tmp_path / "o")).plan()
+
+
+@pytest.mark.ray
+def test_worthless_and_constant_targets_are_named(tmp_path, caplog):
+    weights, losses, _ = world(30)
+    noise = 2 + np.random.default_rng(0).random(30)
+    mixtures = write(
+        tmp_path / "m.csv", ["index", *DOMAINS], [[i, *w] for i, w in enumerate(weights.tolist())]
+    )
+    rows = [[i, losses[i], noise[i], 2.5] for i in range(30)]
+    run = fit(tmp_path, (mixtures, write(tmp_path / "l.csv", ["index", "g", "n", "flat"], rows)))
+    summary = run.done()["summary"]
+    assert summary["weak_targets"] == ["n"] and summary["constant_targets"] == ["flat"]
+    assert "under 0.9 on 1 of 3 targets: n (" in caplog.text
+    assert "1 of 3 targets measured the same in every run" in caplog.text
+    surface = Surface.load(run.uri)
+    ranks = [surface.fits[t].scores[surface.fits[t].chosen].spearman for t in ("g", "n")]
+    assert summary["held_out_spearman"] == pytest.approx(np.mean(ranks), abs=1e-5)
+    flat = surface.predict("flat", weights)
+    np.testing.assert_allclose(flat.mean, 2.5, atol=1e-6)
+    np.testing.assert_allclose(flat.half, 0.05)  # it was written to one decimal
+
+
+def test_code_that_a_model_names_is_not_run_unasked(tmp_path, monkeypatch):
+    import sys
+
+    from mix_world import write_surface
+
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "theirs_mix.py").write_text(
+        "from gristmill.regressors.ordinary_least_squares import OrdinaryLeastSquares\n"
+        "class Theirs(OrdinaryLeastSquares):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path / "code"))
+    name = "python:theirs_mix:Theirs"
+    model = write_surface(tmp_path / "model", 20, candidates=(name,))
+    sys.modules.pop("theirs_mix")
+    with pytest.raises(BadInputError, match="give --allow theirs_mix"):
+        Surface.load(model)
+    assert "theirs_mix" not in sys.modules
+    assert Surface.load(model, allow=("theirs_mix",)).fits["books_loss"].chosen == name
 
 
 def test_settings_that_cannot_be_right(tmp_path):
@@ -211,21 +276,79 @@ def test_scores_are_those_of_scipy():
     assert score(a, np.zeros(50)).spearman == 0.0
 
 
-def test_runs_that_went_wrong_are_found_and_do_not_widen_intervals():
-    weights, _, _ = world(80)
+def several(targets, *, rows=80, wrong=(), by=0.4):
+    """Weights, and losses of so many targets, wrong in some rows."""
     losses = {}
-    for i, target in enumerate(sorted(TARGETS) * 2):
-        losses[f"{target}{i}"] = world(80, 0, target)[1] + 0.003 * np.random.default_rng(i).normal(
-            size=80
+    for i, target in enumerate((sorted(TARGETS) * targets)[:targets]):
+        noise = 0.003 * np.random.default_rng(i).normal(size=rows)
+        losses[f"{target}{i}"] = world(rows, 0, target)[1] + noise
+        losses[f"{target}{i}"][list(wrong)] += by
+    return world(rows)[0], losses
+
+
+def fit_all(name, weights, losses):
+    found = ("gaussian_process", "mixing_law")
+    return {n: fit_target(weights, y, found) for n, y in losses.items()}
+
+
+@pytest.mark.parametrize("targets", [1, 4])
+def test_a_wild_run_is_left_out_and_the_rest_is_as_without_it(targets):
+    """One loss of ln(vocabulary) among losses of 2 to 4, whatever the number of targets."""
+    weights, losses = several(targets, wrong=[7], by=8.0)
+    found = fit_without_odd(weights, losses, fit_all)
+    gone = np.flatnonzero(~found.kept).tolist()
+    assert 7 in gone and len(gone) <= 2 and found.error.argmax() == 7 and found.error[7] > 10
+    unseen, _, truth = world(300, 5)
+    expected = fit_all("", weights[found.kept], {n: y[found.kept] for n, y in losses.items()})
+    for name, fit in found.fits.items():
+        np.testing.assert_array_equal(
+            fit.interval(unseen).mean, expected[name].interval(unseen).mean
         )
-        losses[f"{target}{i}"][[7, 41]] += 0.4
-    fits = {
-        n: fit_target(weights, y, ("gaussian_process", "mixing_law")) for n, y in losses.items()
-    }
-    group = np.arange(80)
-    odd = odd_runs(fits, losses, group)
-    assert np.flatnonzero(odd).tolist() == [7, 41]
-    for name, fit in fits.items():
-        assert calibrated(fit, losses[name], odd, group).factor <= fit.factor
-    two = dict(list(fits.items())[:2])
-    assert not odd_runs(two, losses, group).any()
+        assert fit.factor <= expected[name].factor
+    assert score(truth, found.fits["books_loss0"].interval(unseen).mean).spearman > 0.97
+
+
+def test_odd_runs_stay_but_scale_no_interval():
+    weights, losses = several(4, wrong=[7, 41])
+    found = fit_without_odd(weights, losses, fit_all)
+    assert found.kept.all() and np.flatnonzero(~found.usual).tolist() == [7, 41]
+    first = fit_all("", weights, losses)
+    assert all(fit.factor <= first[name].factor for name, fit in found.fits.items())
+
+
+def test_runs_that_went_right_stay():
+    for targets in (1, 2, 4):
+        weights, losses = several(targets, rows=40)
+        assert fit_without_odd(weights, losses, fit_all).kept.all()
+
+
+def test_so_few_mixtures_that_none_can_be_spared():
+    weights, losses = several(1, rows=8, wrong=[3], by=8.0)
+    assert fit_without_odd(weights, losses, fit_all).kept.all()
+
+
+def test_one_bad_run_does_not_choose_the_regressor():
+    """By squares alone one row would; the best is what is better on the others."""
+    from gristmill.mixing.selection import _choice
+    from gristmill.regressors.base import Prediction
+
+    losses = np.linspace(2, 4, 40)
+    close, far = losses + 0.01, losses + 0.1
+    close[5], far[5] = losses[5] + 3.0, losses[5] + 2.5
+    seen = {n: Prediction(mean=m, spread=np.ones(40)) for n, m in (("a", far), ("b", close))}
+    assert _choice(seen, losses, np.arange(40)) == "b"
+
+
+@pytest.mark.ray
+def test_a_fit_says_which_runs_it_left_out(tmp_path, caplog):
+    mixtures, losses = write_world(tmp_path, 40)
+    rows = read(losses)
+    next(row for row in rows if row["index"] == "13")["code_loss"] = "10.8"
+    losses = write(tmp_path / "bad.csv", list(rows[0]), [list(row.values()) for row in rows])
+    run = fit(tmp_path, (mixtures, losses))
+    assert run.done()["summary"]["left_out"] == ["13"] and "1 of 40 runs" in caplog.text
+    surface = Surface.load(run.uri)
+    assert "13" not in surface.index and list(surface.odd) == ["13"] and surface.odd["13"] > 10
+    held = {row["index"]: row for row in read(run.path("held_out.csv"))}
+    assert len(held) == 40 and float(held["13"]["code_loss"]) == 10.8
+    assert float(held["13"]["code_loss_held_out"]) < 5

@@ -5,10 +5,12 @@ import json
 import numpy as np
 import pytest
 from mix_world import DOMAINS, TARGETS, world, write, write_surface
+from scipy.stats import norm
 
 from gristmill.core.errors import BadInputError
 from gristmill.core.job import run_job
 from gristmill.mixing import simplex
+from gristmill.mixing.effects import _rows, _within, importance, swap
 from gristmill.mixing.front import undominated
 from gristmill.mixing.objective import Objective, parse_rails, parse_targets
 from gristmill.mixing.propose import ProposeJob
@@ -103,6 +105,49 @@ def test_guard_rails(model, sizes, tmp_path):
     assert kept["gain"]["mean"] > 0
 
 
+def test_guard_rails_have_a_margin(sizes, tmp_path):
+    """The surer a rail is to be kept, the farther from it the proposal stays."""
+    noisy = write_surface(tmp_path / "noisy", 60, noise=0.05)
+    asked = {"domains": sizes, "targets": ("books",), "guard": ("code",)}
+    means, _ = propose(noisy, tmp_path, "means", guard_confidence=0.5, **asked)
+    sure, _ = propose(noisy, tmp_path, "sure", guard_confidence=0.9, **asked)
+    rail = means["rails"]["code_loss"]
+    code = [f["mixtures"]["proposed"]["targets"]["code_loss"]["mean"] for f in (means, sure)]
+    assert code[1] < code[0] <= rail + 1e-6 and sure["margins_kept"]
+    chance = [f["rails_chance"]["code_loss"] for f in (means, sure)]
+    assert 0.45 < chance[0] < 0.9 <= chance[1] + 1e-3
+    bands = [sure["mixtures"][n]["targets"]["code_loss"] for n in ("proposed", "natural")]
+    deviation = np.hypot(*(b["hi"] - b["mean"] for b in bands)) / 1.645
+    assert chance[1] == pytest.approx(norm.cdf((rail - code[1]) / deviation), abs=1e-6)
+
+
+def test_rails_that_no_margin_fits_are_kept_by_the_means(sizes, tmp_path, caplog):
+    noisy = write_surface(tmp_path / "noisy", 60, noise=0.3)
+    asked = {"domains": sizes, "targets": ("books",), "guard": ("all",)}
+    figures, _ = propose(noisy, tmp_path, "p", guard_confidence=0.999, **asked)
+    assert figures["rails_kept"] and not figures["margins_kept"]
+    assert "keeps every guard-rail with a chance of 0.999" in caplog.text
+    page = (tmp_path / "p" / "report.html").read_text()
+    assert "chance that it holds" in page and "chance of 0.999" in page
+
+
+def test_a_worthless_fit_is_named(sizes, tmp_path, caplog):
+    noisy = write_surface(tmp_path / "noisy", 40, noise=3.0)
+    propose(noisy, tmp_path, domains=sizes, targets=("books",))
+    assert "under 0.9 on 1 of 1 targets: books_loss" in caplog.text
+
+
+def test_importance_is_that_of_mixtures_near_the_trained_ones(tmp_path):
+    """A fit that knows a domain's small weights only says nothing of mixtures full of it."""
+    surface = Surface.load(write_surface(tmp_path / "s", 60))
+    rows, others = _rows(surface)
+    made = swap(rows, others, (1, 2))
+    near = _within(surface.support, made)
+    assert 0.25 * len(made) <= near.sum() < len(made)
+    assert surface.support.beyond(made[near]).max() <= surface.support.beyond(made[~near]).min()
+    assert (importance(surface, "books_loss") > 0).all()
+
+
 def test_weighted_targets_and_the_front(model, sizes, tmp_path):
     even, _ = propose(model, tmp_path, "even", domains=sizes)
     assert even["objective"] == {"books_loss": 0.5, "code_loss": 0.5}
@@ -125,6 +170,8 @@ def test_weighted_targets_and_the_front(model, sizes, tmp_path):
         ({"targets": ("books=0",)}, "weight of target books is 0"),
         ({"targets": ("books=x",)}, "is 'x', not a number"),
         ({"guard": ("cod", "none")}, "no target 'none'"),
+        ({"guard_confidence": 0.4}, "guard_confidence must be a chance from 0.5 to below 1"),
+        ({"guard_confidence": 1.0}, "guard_confidence must be a chance from 0.5 to below 1"),
         ({"tokens": 1e5}, "sum to 0.04, less than 1"),
     ],
 )

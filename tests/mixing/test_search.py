@@ -336,7 +336,7 @@ def test_the_check_measures_rails_and_bears_missing_random_mixtures(tmp_path):
     assert check.names == index[:3] and check.random == 1 and check.wins == 2
     assert check.guarded["b"] == pytest.approx([0.3, 0.3])
     assert check.broken == ["b"] and check.half.shape == (3,)
-    figures = {"rails": {"a": 2.7, "b": 2.3}, "rails_kept": True}
+    figures = {"rails": {"a": 2.7, "b": 2.3}, "rails_kept": True, "margins_kept": True}
     warned = search_report.warnings(
         search(tmp_path, str(tmp_path), tmp_path / "o"), sure_round(0.1, 0.5), figures, check
     )

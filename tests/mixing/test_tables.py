@@ -120,3 +120,11 @@ def test_regmix_tables_as_they_are():
 def test_a_folder_is_no_table(tmp_path):
     with pytest.raises(BadInputError, match="is a folder; give a file"):
         read_table(str(tmp_path), "domain")
+
+
+def test_a_missing_column_is_named_rather_than_the_sums_it_leaves(tmp_path):
+    given = write(tmp_path / "m.csv", ["index", "a", "b"], [[1, 0.5, 0.2], [2, 0.4, 0.1]])
+    with pytest.raises(BadInputError, match=r"lacks the domains c of the fit"):
+        read_mixtures(given, ("a", "b", "c"), "the fit")
+    with pytest.raises(BadInputError, match=r"sum to 0.7.*see that no domain's column is missing"):
+        read_mixtures(given)

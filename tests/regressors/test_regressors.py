@@ -9,10 +9,18 @@ from mix_world import world
 
 from gristmill.core import plugins
 from gristmill.core.config import from_dict, to_dict
-from gristmill.core.errors import BadInputError
+from gristmill.core.errors import BadInputError, CorruptDataError
 from gristmill.mixing.selection import score
 from gristmill.mixing.surface import dump, undump
-from gristmill.regressors.base import Regressor, State, folds, groups_of, held_out
+from gristmill.regressors.base import (
+    Regressor,
+    State,
+    Support,
+    bounded,
+    folds,
+    groups_of,
+    held_out,
+)
 
 PACKAGE = "gristmill.regressors"
 NAMES = plugins.names(PACKAGE)
@@ -124,3 +132,59 @@ def test_runs_of_one_mixture_stand_in_one_fold():
     order = np.random.default_rng(3).permutation(23)  # without repeats: nothing but an order
     plain = folds(groups_of(world(23)[0]), 5, 3)
     assert [p.tolist() for p in plain] == [sorted(order[i::5].tolist()) for i in range(5)]
+
+
+def test_predictions_stay_within_a_range_of_what_was_measured(chosen):
+    """Corners that no mixture was near: a power law in next to nothing would say thousands."""
+    _, regressor = chosen
+    random = np.random.default_rng(0)
+    for rows in (12, 24):
+        weights = random.dirichlet(np.full(12, 0.3), rows)
+        worth = np.exp(random.normal(0, 2.5, 12))
+        losses = 2 + (weights @ worth + 0.01) ** -0.6
+        ends, room = (losses.min(), losses.max()), np.ptp(losses)
+        found = regressor.fit(weights, losses).predict(np.eye(12))
+        assert (found.mean > ends[0] - room).all() and (found.mean < ends[1] + room).all()
+        assert np.isfinite(found.spread).all()
+
+
+def test_bounds_leave_what_is_near_and_keep_the_order():
+    values = np.linspace(-100, 100, 4001)
+    found = bounded(values, 2.0, 4.0)
+    near = (values >= 1.0) & (values <= 5.0)
+    np.testing.assert_array_equal(found[near], values[near])
+    assert (np.diff(found) > 0).all() and found[0] > 0.0 and found[-1] < 6.0
+    assert bounded(np.array([1.0, 9.0]), 3.0, 3.0).tolist() == [3.0, 3.0]
+
+
+@pytest.mark.parametrize("name", ["boosted_trees", "gaussian_process", "mixing_law"])
+def test_the_spread_grows_away_from_the_training_mixtures(name):
+    """Trained on mixtures of the first three domains alone, asked for the two others."""
+    random = np.random.default_rng(0)
+    weights = np.zeros((60, 5))
+    weights[:, :3] = random.dirichlet(np.ones(3), 60)
+    weights[:, 3:] = 0.01 * random.random((60, 2))
+    weights /= weights.sum(1, keepdims=True)
+    losses = 2 + (weights @ np.array([1.0, 0.4, 0.1, 0.3, 0.2]) + 0.05) ** -0.3
+    losses += 0.01 * random.normal(size=60)
+    fitted = plugins.find(PACKAGE, name, Regressor)().fit(weights, losses)
+    inside = fitted.predict(weights).spread
+    assert fitted.predict(np.eye(5)[3:]).spread.min() > 2 * inside.max()
+
+
+def test_support_tells_corners_and_small_weights():
+    weights = np.random.default_rng(0).dirichlet(np.full(5, 5.0), 100)
+    support = Support(weights)
+    np.testing.assert_allclose(support.beyond(weights), 0.0, atol=1e-4)
+    assert support.beyond(np.eye(5)).min() > 2
+    little = weights[:1].copy()
+    little[0, 0] = 1e-6
+    assert support.beyond(little / little.sum())[0] > 2
+    assert support.beyond(weights[:0]).shape == (0,)
+
+
+def test_a_stored_stack_names_no_part_but_its_own():
+    stack = plugins.find(PACKAGE, "stack", Regressor)()
+    state = State(values={"parts": {"python:os:path": {"share": 1.0, "scale": 1.0, "values": {}}}})
+    with pytest.raises(CorruptDataError, match="names python:os:path, not of its parts"):
+        stack.restore(state)

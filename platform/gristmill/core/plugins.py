@@ -50,6 +50,13 @@ def find(package: str, name: str, base: type) -> Any:
     return own[0]
 
 
+def module_of(name: str) -> str:
+    """The module that a name `python:module:Class` would import; empty for our own plug-ins."""
+    if not name.startswith(PYTHON_PREFIX):
+        return ""
+    return name.removeprefix(PYTHON_PREFIX).partition(":")[0]
+
+
 def _outside(name: str, base: type) -> Any:
     module_name, _, class_name = name.removeprefix(PYTHON_PREFIX).partition(":")
     try:

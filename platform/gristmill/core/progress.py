@@ -10,6 +10,8 @@ from tqdm import tqdm
 from gristmill.core.plan import human_seconds
 
 LINE_EVERY_SECONDS = 10.0
+SLOW = 2.0
+"""Units a second below which the seconds of one are told."""
 logger = logging.getLogger(__name__)
 
 
@@ -55,12 +57,18 @@ class Progress:
         share = 100 * self._done / self._total if self._total else 100.0
         return (
             f"{self._title}: {self._done:,}/{self._total:,} {self._unit} ({share:.0f} %), "
-            f"{rate:,.0f} {self._unit}/s, {self._also_rate(', ')}{left} left"
+            f"{self._pace(rate)}, {self._also_rate(', ')}{left} left"
         )
 
     def _also_rate(self, end: str = "") -> str:
         elapsed = max(time.monotonic() - self._start, 1e-9)
         return f"{self._also_done / elapsed:,.0f} {self._also}/s{end}" if self._also else ""
+
+    def _pace(self, rate: float) -> str:
+        """`812 samples/s`, and of slow ones `3.2 s/target`."""
+        if rate <= 0 or rate >= SLOW:
+            return f"{rate:,.0f} {self._unit}/s"
+        return f"{1 / rate:,.1f} s/{self._unit.removesuffix('s')}"
 
     def __enter__(self) -> "Progress":
         return self
@@ -78,11 +86,11 @@ class Progress:
             done = self._done - self._before
             rate = done / max(elapsed, 1e-9)
             logger.info(
-                "%s: %s %s in %s (%s%s/s)",
+                "%s: %s %s in %s (%s%s)",
                 self._title,
                 f"{done:,}",
                 self._unit,
                 human_seconds(elapsed),
                 self._also_rate(", "),
-                f"{rate:,.0f}",
+                self._pace(rate),
             )

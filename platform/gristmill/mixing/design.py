@@ -56,6 +56,8 @@ class DesignJob(Job):
     """Bounds and strengths of the draws."""
     model: str = ""
     """A fit (gristmill mix fit), for sequential designs."""
+    allow: tuple[str, ...] = ()
+    """Modules outside gristmill whose regressors the fit may name; their code is run."""
     targets: tuple[str, ...] = ()
     """Targets that a sequential design is for, `NAME` or `NAME=WEIGHT`; all when none is named."""
     guard: tuple[str, ...] = ()
@@ -144,7 +146,9 @@ class DesignJob(Job):
     def _taken(self, names: tuple[str, ...]) -> Array:
         if not self.beside:
             return np.zeros((0, len(names)))
-        return aligned(read_mixtures(self.beside), names, "the table of domains")
+        return aligned(
+            read_mixtures(self.beside, names, "the table of domains"), names, "the table"
+        )
 
     def _units(self, names: tuple[str, ...], shares: Array, taken: Array) -> Units:
         there = np.round(taken * UNITS).astype(np.int64)
@@ -159,7 +163,7 @@ class DesignJob(Job):
         return self._sequential(names, shares, found, there)
 
     def _fit(self, names: tuple[str, ...]) -> surface.Surface:
-        fit = surface.Surface.load(self.model)
+        fit = surface.Surface.load(self.model, allow=self.allow)
         fit.require_domains(names, io.redact(self.domains))
         return fit
 

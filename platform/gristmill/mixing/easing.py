@@ -7,11 +7,10 @@ released code), of a number that knows nothing of the fit. Here the fit says how
 as what is given up is a small share of the expected gain, and small against the fit's own interval.
 """
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from gristmill.mixing.objective import Objective
+from gristmill.mixing.rails import Rails
 from gristmill.regressors.base import Array
 
 STEPS = 200
@@ -24,7 +23,7 @@ def eased(
     objective: Objective,
     best: Array,
     natural: Array,
-    rails: Mapping[str, float],
+    rails: Rails,
     *,
     share: float,
     simulated: Array,
@@ -35,7 +34,7 @@ def eased(
         objective: The fit, and what is to be low.
         best: The expected optimum [domains].
         natural: The natural mixture under the same caps [domains].
-        rails: Target -> the most that its loss may be; none is broken further.
+        rails: Guarded targets; none is broken further.
         share: Most of the expected gain that is given up.
         simulated: The mean of the best draws [domains], which stays the worse one.
     """
@@ -46,9 +45,8 @@ def eased(
     drawn = float(objective.mean(simulated[None])[0] - value[0])
     room = max(min(share * float(value[-1] - value[0]), INTERVAL_SHARE * half, drawn), 0.0)
     fine = value <= value[0] + room
-    for target, most in rails.items():
-        losses = objective.surface.mean(target, rows)
-        fine &= losses <= max(most, float(losses[0])) + 1e-9
+    over = rails.over(rows)
+    fine &= over <= over[0] + 1e-9
     ends = np.flatnonzero(~fine)
     last = int(ends[0]) - 1 if len(ends) else STEPS
     return np.asarray(rows[max(last, 0)])

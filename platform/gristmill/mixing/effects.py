@@ -1,12 +1,17 @@
 """What a fit says of domains: importance by permutation (Breiman 2001, section 10), on the simplex,
-and interactions as second differences (Friedman & Popescu 2008, section 8.1)."""
+and interactions as second differences (Friedman & Popescu 2008, section 8.1).
+
+Mixtures made so that lie far from all trained ones are left out: there a fit only extrapolates.
+"""
 
 import numpy as np
+import numpy.typing as npt
 
 from gristmill.mixing.surface import Surface
-from gristmill.regressors.base import Array
+from gristmill.regressors.base import Array, Support
 
 ROWS = 96
+LEAST_NEAR = 0.25
 PAIRED_DOMAINS = 6
 """Interactions are sought among this many domains of most importance to a target."""
 
@@ -17,7 +22,8 @@ def importance(surface: Surface, target: str) -> Array:
     base = surface.mean(target, rows)
     swapped = [swap(rows, others, (k,)) for k in range(rows.shape[1])]
     found = surface.mean(target, np.concatenate(swapped)).reshape(len(swapped), -1)
-    return np.asarray(np.sqrt(((found - base) ** 2).mean(1)))
+    known = [_within(surface.support, made) for made in swapped]
+    return np.array([_rms((one - base)[near]) for one, near in zip(found, known, strict=True)])
 
 
 def interactions(surface: Surface, target: str, weight: Array) -> list[tuple[float, str, str]]:
@@ -29,11 +35,21 @@ def interactions(surface: Surface, target: str, weight: Array) -> list[tuple[flo
     found = []
     for i, a in enumerate(top):
         for b in top[i + 1 :]:
-            both = surface.mean(target, swap(rows, others, (a, b)))
-            second = both - single[a] - single[b] + base
-            size = float(np.sqrt((second**2).mean()))
-            found.append((size, surface.domains[a], surface.domains[b]))
+            made = swap(rows, others, (a, b))
+            second = surface.mean(target, made) - single[a] - single[b] + base
+            near = _within(surface.support, made)
+            found.append((_rms(second[near]), surface.domains[a], surface.domains[b]))
     return found
+
+
+def _within(support: Support, made: Array) -> npt.NDArray[np.bool_]:
+    """Which made-up mixtures lie among the trained ones, [n]; at least the nearest quarter."""
+    far = support.beyond(made)
+    return np.asarray(far <= max(1.0, float(np.quantile(far, LEAST_NEAR))))
+
+
+def _rms(values: Array) -> float:
+    return float(np.sqrt((values**2).mean()))
 
 
 def swap(rows: Array, others: Array, columns: tuple[int, ...]) -> Array:

@@ -15,21 +15,22 @@ from gristmill.core.run import Run
 from gristmill.execution.session import Execution, session
 from gristmill.execution.slices import Slice, SliceWorker, map_slices
 from gristmill.mixing import fit_report
-from gristmill.mixing.selection import (
-    PACKAGE,
-    STACK,
-    TargetFit,
-    calibrated,
-    fit_target,
-    odd_runs,
-    require_mixtures,
-)
+from gristmill.mixing.odd import Cleaned, fit_without_odd
+from gristmill.mixing.predict import ENDS
+from gristmill.mixing.selection import PACKAGE, STACK, TargetFit, fit_target, require_mixtures
 from gristmill.mixing.surface import Surface, dump, pack, undump, unpack
-from gristmill.mixing.tables import Table, matched, read_losses, read_mixtures, write_table
+from gristmill.mixing.tables import (
+    Table,
+    matched,
+    read_losses,
+    read_mixtures,
+    without_columns,
+    write_table,
+)
 from gristmill.mixing.threads import one_thread
 from gristmill.regressors.base import Array, Regressor, groups_of
 
-HELD_OUT = "held_out.csv"
+HELD_OUT, SEEN = "held_out.csv", "_held_out"
 REGRESSORS = (
     "boosted_trees",
     "gaussian_process",
@@ -41,6 +42,8 @@ FEW_ROWS = 256
 """Up to this many mixtures there are ten folds, above it five."""
 CUBIC_SECONDS = 6e-9
 """Seconds a row cubed of fitting one Gaussian process, roughly."""
+HeldOut = list[float]
+"""A row's losses: measured and held out, target by target."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +81,7 @@ class FitJob(Job):
 
     def plan(self) -> Plan:
         """Rows, targets and fits."""
-        mixtures, losses = self._read()
+        mixtures, losses, _ = self._read()
         rows, targets = len(mixtures.index), len(losses.columns)
         fits = (self._folds(rows) + 1) * targets * len(self.regressors)
         return Plan(
@@ -87,116 +90,151 @@ class FitJob(Job):
             writes=[("model.json, model.npz", targets * rows * len(mixtures.columns) * 8)],
             work=[("fits", f"{fits:,}"), ("folds", str(self._folds(rows)))],
             cpu_hours=fits * (0.1 + CUBIC_SECONDS * rows**3) / 3600,
-            basis="seconds a fit grow with the cube of the mixtures",
+            basis="seconds a fit grow with the cube of the mixtures; twice that if a run is odd",
         )
 
     def _folds(self, rows: int) -> int:
         return min(self.folds or (10 if rows <= FEW_ROWS else 5), rows)
 
-    def _read(self) -> tuple[Table, Table]:
+    def _read(self) -> tuple[Table, Table, tuple[str, ...]]:
+        """Both tables, and the domains without a column as no mixture holds them."""
         mixtures, losses = read_mixtures(self.mixtures), read_losses(self.losses)
         matched(mixtures, losses)
-        for name, column in zip(mixtures.columns, mixtures.values.T, strict=True):
-            if not column.any():
-                raise BadInputError(
-                    f"{mixtures.source}: domain {name!r} is empty: its weight is 0 in every "
-                    "mixture, so nothing can be learned of it; take the column out"
-                )
+        _require_own_columns(losses)
+        held = np.flatnonzero(mixtures.values.any(0))
+        empty = tuple(n for i, n in enumerate(mixtures.columns) if i not in held)
         require_mixtures(groups_of(mixtures.values))
-        return mixtures, losses
+        return without_columns(mixtures, empty), losses, empty
 
     def inputs(self) -> dict[str, Any]:
         """Both tables."""
         return {name: {"sha256": io.sha256(getattr(self, name))} for name in self.uri_fields}
 
     def execute(self, run: Run) -> None:
-        """Fit target by target, gather, report."""
-        mixtures, losses = self._read()
+        """Fit target by target, again without runs that went wrong, gather, report."""
+        mixtures, losses, empty = self._read()
         values = matched(mixtures, losses)
         pin_inputs(run, self.inputs())
         measured = dict(zip(losses.columns, values.T.copy(), strict=True))
-        fits = self._fits(run, mixtures, measured)
-        group = groups_of(mixtures.values)
-        odd = odd_runs(fits, measured, group)
+        with session(self.execution):
+            found = fit_without_odd(
+                mixtures.values, measured, lambda name, *rows: self._fits(run, name, *rows)
+            )
         surface = Surface(
             domains=mixtures.columns,
-            index=mixtures.index,
-            weights=mixtures.values,
-            losses=measured,
-            fits={name: calibrated(fit, measured[name], odd, group) for name, fit in fits.items()},
+            index=tuple(n for n, kept in zip(mixtures.index, found.kept, strict=True) if kept),
+            weights=mixtures.values[found.kept],
+            losses={name: all_rows[found.kept] for name, all_rows in measured.items()},
+            fits=found.fits,
             seed=self.seed,
-            odd=tuple(name for name, is_odd in zip(mixtures.index, odd, strict=True) if is_odd),
+            odd={mixtures.index[i]: float(found.error[i]) for i in np.flatnonzero(~found.kept)},
+            doubtful=tuple(mixtures.index[i] for i in np.flatnonzero(found.kept & ~found.usual)),
+            empty=empty,
         )
-        self._publish(run, surface, mixtures.drift)
+        self._publish(run, surface, _held_out(surface, found, mixtures, measured), mixtures.drift)
 
     def _fits(
-        self, run: Run, mixtures: Table, measured: Mapping[str, Array]
+        self, run: Run, name: str, weights: Array, measured: Mapping[str, Array]
     ) -> dict[str, TargetFit]:
         """Every target's fit, side by side."""
         worker = FitTarget(
-            mixtures.values,
+            weights,
             measured,
             self.regressors,
-            self._folds(len(mixtures.index)),
+            self._folds(len(weights)),
             self.seed,
-            run.scratch("targets"),
+            run.scratch(name, "targets"),
         )
         pieces = [
-            Slice(name=f"{i:05d}", payload={"target": name}) for i, name in enumerate(measured)
+            Slice(name=f"{i:05d}", payload={"target": target}) for i, target in enumerate(measured)
         ]
-        with session(self.execution):
-            done = map_slices(
-                "fit",
-                pieces,
-                worker,
-                ledger=run.scratch("fitted"),
-                execution=self.execution,
-                unit="targets",
-            )
+        done = map_slices(
+            name.replace("-", " "),
+            pieces,
+            worker,
+            ledger=run.scratch(name, "fitted"),
+            execution=self.execution,
+            unit="targets",
+        )
         return {
-            p.payload["target"]: self._fitted(run, p.name, entry)
+            p.payload["target"]: self._fitted(worker.out, p.name, entry)
             for p, entry in zip(pieces, done, strict=True)
         }
 
-    @staticmethod
-    def _fitted(run: Run, name: str, entry: dict[str, Any]) -> TargetFit:
-        uri = run.scratch("targets", f"{name}.npz")
-        return unpack(entry, undump(io.read_bytes(uri), io.redact(uri)))
+    def _fitted(self, folder: str, name: str, entry: dict[str, Any]) -> TargetFit:
+        uri = io.join(folder, f"{name}.npz")
+        allowed = [plugins.module_of(regressor) for regressor in self.regressors]
+        return unpack(entry, undump(io.read_bytes(uri), io.redact(uri)), allowed)
 
-    def _publish(self, run: Run, surface: Surface, drift: float) -> None:
+    def _publish(
+        self, run: Run, surface: Surface, held_out: Mapping[str, HeldOut], drift: float
+    ) -> None:
         for name in surface.save(run.uri):
             run.add_output(name)
         write_table(
             run.path(HELD_OUT),
-            ["index", *(column for t in surface.targets for column in (t, f"{t}_held_out"))],
-            ([index, *_pairs(surface, i)] for i, index in enumerate(surface.index)),
+            ["index", *(column for t in surface.targets for column in (t, f"{t}{SEEN}"))],
+            ([index, *held_out[index]] for index in held_out),
         )
         run.add_output(HELD_OUT)
         fit_report.write(run, surface, drift)
         run.set_summary(**summary(surface))
 
 
-def _pairs(surface: Surface, row: int) -> list[float]:
-    found = []
+def _require_own_columns(losses: Table) -> None:
+    """Refuse targets whose columns in the tables of a fit would be called alike.
+
+    Raises:
+        BadInputError: Two targets are such.
+    """
+    for name in losses.columns:
+        for end in (*ENDS, SEEN):
+            if f"{name}{end}" in losses.columns:
+                raise BadInputError(
+                    f"{losses.source}: {name}{end} is a target, and would also be the column of "
+                    f"the target {name} that a fit writes under this name; rename one of them"
+                )
+
+
+def _held_out(
+    surface: Surface, found: Cleaned, mixtures: Table, measured: Mapping[str, Array]
+) -> dict[str, HeldOut]:
+    """Every row by index: what was measured, and what a fit expects that has not seen it."""
+    columns = []
     for name in surface.targets:
-        found += [float(surface.losses[name][row]), float(surface.fits[name].seen.mean[row])]
-    return found
+        fit = surface.fits[name]
+        seen = np.empty(len(mixtures.index))
+        seen[found.kept] = fit.seen.mean
+        seen[~found.kept] = fit.interval(mixtures.values[~found.kept]).mean
+        columns += [measured[name], seen]
+    return dict(zip(mixtures.index, np.stack(columns, axis=1).tolist(), strict=True))
 
 
 def summary(surface: Surface) -> dict[str, Any]:
-    """Means over targets of the held-out figures, and what was chosen how often."""
-    best = [surface.fits[name].scores[surface.fits[name].chosen] for name in surface.targets]
+    """Means over targets of the held-out figures, and what was chosen how often.
+
+    Constant targets count in no mean: there is nothing to rank.
+    """
+    learned = [name for name in surface.targets if name not in surface.constant]
+    best = [surface.fits[name].scores[surface.fits[name].chosen] for name in learned]
     chosen = [surface.fits[name].chosen for name in surface.targets]
-    return {
+    found: dict[str, Any] = {
         "mixtures": len(surface.index),
         "domains": len(surface.domains),
         "targets": len(surface.targets),
         "odd_runs": len(surface.odd),
-        "held_out_spearman": round(float(np.mean([s.spearman for s in best])), 5),
-        "held_out_pearson": round(float(np.mean([s.pearson for s in best])), 5),
-        "held_out_mae": round(float(np.mean([s.mae for s in best])), 6),
-        **{f"chosen_{name}": chosen.count(name) for name in sorted(set(chosen))},
+        "left_out": sorted(surface.odd),
+        "weak_targets": sorted(surface.weak),
+        "constant_targets": list(surface.constant),
+        "empty_domains": list(surface.empty),
     }
+    if best:
+        found |= {
+            "held_out_spearman": round(float(np.mean([s.spearman for s in best])), 5),
+            "held_out_pearson": round(float(np.mean([s.pearson for s in best])), 5),
+            "held_out_mae": round(float(np.mean([s.mae for s in best])), 6),
+        }
+    return found | {f"chosen_{name}": chosen.count(name) for name in sorted(set(chosen))}
 
 
 @dataclass

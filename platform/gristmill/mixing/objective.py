@@ -39,9 +39,9 @@ class Objective:
         """
         spread = self._spread({t: self.surface.predict(t, weights).half for t in self.shares})
         fits, losses = self.surface.fits, self.surface.losses
-        seen = self._spread({t: fits[t].factor * fits[t].seen.spread for t in self.shares})
+        seen = self._spread({t: fits[t].half(fits[t].seen.spread) for t in self.shares})
         errors = [share * (losses[t] - fits[t].seen.mean) for t, share in self.shares.items()]
-        ratios = np.abs(np.sum(errors, axis=0)) / seen
+        ratios = np.abs(np.sum(errors, axis=0)) / np.maximum(seen, 1e-300)
         usual = self.surface.usual
         return np.asarray(quantile(ratios[usual], self.surface.group[usual]) * spread)
 

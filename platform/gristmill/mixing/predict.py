@@ -13,12 +13,15 @@ from gristmill.core.plan import Plan
 from gristmill.core.report import Report
 from gristmill.core.run import REPORT, Run
 from gristmill.mixing.output import publish, require_free, run_folder
-from gristmill.mixing.surface import Interval, Surface, identity_of
-from gristmill.mixing.tables import INDEX, Table, aligned, read_mixtures, write_table
+from gristmill.mixing.selection import Interval
+from gristmill.mixing.surface import Surface, identity_of
+from gristmill.mixing.tables import INDEX, Table, read_mixtures, write_table
 from gristmill.mixing.threads import one_thread
 
 PREDICTIONS = "predictions.csv"
 ROWS_AT_ONCE = 4096
+ENDS = ("_lo", "_hi")
+"""Of the columns of a target's interval."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,8 @@ class PredictJob(Job):
     """Folder that gristmill mix fit wrote."""
     mixtures: str
     """CSV of `index` and a column a domain, the same domains as the fit's, in any order."""
+    allow: tuple[str, ...] = ()
+    """Modules outside gristmill whose regressors the fit may name; their code is run."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -39,14 +44,18 @@ class PredictJob(Job):
     def plan(self) -> Plan:
         """Rows and targets."""
         self.check()
-        surface = Surface.load(self.model)
-        mixtures = read_mixtures(self.mixtures)
-        aligned(mixtures, surface.domains, "the fit")
+        surface, mixtures = self._read()
+        surface.aligned(mixtures)
         return Plan(
             title=f"predict {len(surface.targets)} targets of {len(mixtures.index)} mixtures",
             reads=[(io.redact(self.model), 0), (io.redact(self.mixtures), 0)],
             writes=[(PREDICTIONS, len(mixtures.index) * len(surface.targets) * 60)],
         )
+
+    def _read(self) -> tuple[Surface, Table]:
+        surface = Surface.load(self.model, allow=self.allow)
+        known = surface.domains
+        return surface, read_mixtures(self.mixtures, known, "the fit", empty=surface.empty)
 
     def check(self) -> None:
         """Keep off a CSV of others, such as the mixtures themselves."""
@@ -55,14 +64,13 @@ class PredictJob(Job):
     def execute(self, run: Run) -> None:
         """Predict every target and write the table, rows in the order they came."""
         pin_input(run, "model", identity_of(self.model))
-        surface = Surface.load(self.model)
-        mixtures = read_mixtures(self.mixtures)
+        surface, mixtures = self._read()
         pin_input(run, "mixtures", {"sha256": io.sha256(self.mixtures)})
         with one_thread():
-            found = intervals(surface, aligned(mixtures, surface.domains, "the fit"))
+            found = intervals(surface, surface.aligned(mixtures))
         header = [INDEX]
         for name in surface.targets:
-            header += [name, f"{name}_lo", f"{name}_hi"]
+            header += [name, *(f"{name}{end}" for end in ENDS)]
         write_table(run.path(PREDICTIONS), header, _rows(mixtures, surface, found))
         run.add_output(PREDICTIONS)
         publish(run.uri, PREDICTIONS)

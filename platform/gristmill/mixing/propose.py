@@ -14,9 +14,12 @@ from gristmill.core.plan import Plan
 from gristmill.core.run import Run
 from gristmill.mixing import propose_report, simplex, sizes
 from gristmill.mixing.easing import eased
+from gristmill.mixing.fit_report import doubts
 from gristmill.mixing.front import Front, trace
-from gristmill.mixing.objective import Objective, parse_rails, parse_targets
-from gristmill.mixing.surface import Interval, Surface, identity_of
+from gristmill.mixing.objective import PENALTY, Objective, parse_rails, parse_targets
+from gristmill.mixing.rails import EVEN, Rails
+from gristmill.mixing.selection import Interval
+from gristmill.mixing.surface import Surface, identity_of
 from gristmill.mixing.tables import write_mixtures, write_table
 from gristmill.mixing.threads import one_thread
 from gristmill.regressors.base import Array
@@ -25,6 +28,8 @@ PROPOSAL, FIGURES, PARETO = "proposal.csv", "proposal.json", "pareto.csv"
 BEST_OF_DRAWS = 128
 """RegMix's released code takes the mean of as many of the lowest predictions."""
 STARTS = 2
+KEPT = 1e-6
+"""A rail may be passed by so little, as searching goes by steps."""
 PROPOSED, OPTIMUM, UNCAPPED = "proposed", "optimum", "uncapped"
 SIMULATED, NATURAL = "simulated", "natural"
 
@@ -59,6 +64,10 @@ class ProposeJob(Job):
     """Targets that may not be worse than at the natural mixture, or `all`."""
     slack: float = 0.0
     """Share of its natural loss that a guarded target may lose all the same."""
+    guard_confidence: float = 0.8
+    """Least chance that a guarded target is kept, each by itself. 0.5: by the fit's means alone."""
+    allow: tuple[str, ...] = ()
+    """Modules outside gristmill whose regressors the fit may name; their code is run."""
     ease: float = 0.2
     """Most of the expected gain that the proposal gives up to lie nearer to the natural mixture,
     and never more than a fraction of the fit's own interval. 0: the expected optimum itself."""
@@ -80,6 +89,11 @@ class ProposeJob(Job):
             )
         if self.seq_len < 0:
             raise BadInputError(f"seq_len must be 0 or more, not {self.seq_len}")
+        if not EVEN <= self.guard_confidence < 1:
+            raise BadInputError(
+                f"guard_confidence must be a chance from 0.5 to below 1, not "
+                f"{self.guard_confidence:g}"
+            )
         if not 0 <= self.ease <= 1:
             raise BadInputError(f"ease must be a share from 0 to 1, not {self.ease:g}")
         if self.tokens and not self.domains:
@@ -91,7 +105,7 @@ class ProposeJob(Job):
 
     def plan(self) -> Plan:
         """Domains, caps and draws."""
-        surface = Surface.load(self.model)
+        surface = Surface.load(self.model, allow=self.allow)
         shares = parse_targets(self.targets, surface.targets)
         baseline, caps = self._limits(surface)
         parse_rails(self.guard, surface, baseline, self.slack)
@@ -140,10 +154,15 @@ class ProposeJob(Job):
 
     def _propose(self, run: Run) -> None:
         pin_inputs(run, self.inputs())
-        surface = Surface.load(self.model)
+        surface = Surface.load(self.model, allow=self.allow)
         objective = Objective(surface=surface, shares=parse_targets(self.targets, surface.targets))
         baseline, caps = self._limits(surface)
-        rails = parse_rails(self.guard, surface, baseline, self.slack)
+        rails = Rails(
+            surface=surface,
+            most=parse_rails(self.guard, surface, baseline, self.slack),
+            natural=baseline,
+            confidence=self.guard_confidence,
+        )
         found = self._found(objective, baseline, caps, rails)
         front = trace(objective, found[OPTIMUM], baseline, caps)
         write_mixtures(
@@ -154,7 +173,8 @@ class ProposeJob(Job):
         _write_front(run, front, surface.domains)
         for name in (PROPOSAL, FIGURES, PARETO):
             run.add_output(name)
-        propose_report.write(run, self, figures, front)
+        doubtful = doubts(surface, sorted({*objective.shares, *rails.most}))
+        propose_report.write(run, self, figures, front, doubtful)
         gain = figures["gain"]
         run.set_summary(
             expected=round(figures["mixtures"][PROPOSED]["value"], 6),
@@ -163,13 +183,26 @@ class ProposeJob(Job):
             gain_lo=round(gain["lo"], 6),
             gain_hi=round(gain["hi"], 6),
             rails_kept=figures["rails_kept"],
+            margins_kept=figures["margins_kept"],
+            weak_targets=[name for name in surface.weak if name in objective.shares],
         )
 
     def _found(
-        self, objective: Objective, baseline: Array, caps: Array, rails: dict[str, float]
+        self, objective: Objective, baseline: Array, caps: Array, rails: Rails
     ) -> dict[str, Array]:
-        """The mixtures to show, by name."""
-        cost = objective.guarded(rails)
+        """The mixtures to show, by name: with the rails' margins, or by the means if none does."""
+        found = self._searched(objective, baseline, caps, rails)
+        if rails.over(found[OPTIMUM][None])[0] > KEPT:
+            found = self._searched(objective, baseline, caps, rails.by_means())
+        return found
+
+    def _searched(
+        self, objective: Objective, baseline: Array, caps: Array, rails: Rails
+    ) -> dict[str, Array]:
+        def cost(weights: Array) -> Array:
+            value = objective.mean(weights)
+            return value + PENALTY * rails.over(weights) if rails else value
+
         natural = simplex.cap(baseline[None], caps)[0]
         drawn = simplex.draws(baseline, self.draws, caps, self.seed)
         drawn = drawn[np.argsort(simplex.costs(objective.mean, drawn), kind="stable")]
@@ -200,7 +233,7 @@ def describe(
     found: dict[str, Array],
     baseline: Array,
     caps: Array,
-    rails: dict[str, float],
+    rails: Rails,
 ) -> dict[str, Any]:
     """All figures of a proposal, by name."""
     surface, names = objective.surface, list(found)
@@ -221,13 +254,16 @@ def describe(
     gain = float(value[plain] - value[best])
     # Two predictions' errors are taken as independent, so their squares add.
     width = float(np.hypot(half[plain], half[best]))
-    kept = all(mixtures[PROPOSED]["targets"][t]["mean"] <= m + 1e-6 for t, m in rails.items())
+    chosen = found[PROPOSED]
+    kept = bool(rails.by_means().over(chosen[None])[0] <= KEPT)
     return {
         "format": 1,
         "objective": dict(objective.shares),
         "caps": dict(zip(surface.domains, map(float, caps), strict=True)),
-        "rails": rails,
+        "rails": dict(rails.most),
         "rails_kept": kept,
+        "margins_kept": bool(rails.over(chosen[None])[0] <= KEPT),
+        "rails_chance": rails.chances(chosen),
         "natural_keeps_caps": bool((baseline <= caps + 1e-9).all()),
         "gain": {"mean": gain, "lo": gain - width, "hi": gain + width},
         "mixtures": mixtures,

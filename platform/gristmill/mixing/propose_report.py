@@ -1,5 +1,7 @@
 """report.html of a proposal."""
 
+import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from gristmill.core.report import Report
@@ -12,9 +14,13 @@ FRONT_NOTE = "The objective against the worst change of any target, in % of its 
 if TYPE_CHECKING:
     from gristmill.mixing.propose import ProposeJob
 
+logger = logging.getLogger(__name__)
 
-def write(run: Run, job: "ProposeJob", figures: dict[str, Any], front: Front) -> None:
-    """Write the page."""
+
+def write(
+    run: Run, job: "ProposeJob", figures: dict[str, Any], front: Front, doubts: Sequence[str]
+) -> None:
+    """Write the page; `doubts` are what is wrong with the fit."""
     gain = figures["gain"]
     page = Report(
         title="Proposed mixture",
@@ -23,19 +29,7 @@ def write(run: Run, job: "ProposeJob", figures: dict[str, Any], front: Front) ->
             f"({gain['lo']:.4f} to {gain['hi']:.4f}, 90 %)"
         ),
     )
-    if not job.domains:
-        page.warnings.append(
-            "No token counts were given: the mean of the fit's mixtures stands for the natural "
-            "mixture, and nothing is capped."
-        )
-    if not figures["rails_kept"]:
-        page.warnings.append(
-            "No mixture under the caps keeps every guard-rail; this comes nearest."
-        )
-    if not figures["natural_keeps_caps"]:
-        page.warnings.append(
-            "The natural mixture itself breaks a cap: the planned tokens are many."
-        )
+    _warn(page, job, figures, doubts)
     _mixtures(page, figures)
     _targets(page, figures)
     page.plot(
@@ -49,6 +43,34 @@ def write(run: Run, job: "ProposeJob", figures: dict[str, Any], front: Front) ->
         "prediction, so its own is likelier too good than too bad: measure it first.",
     )
     page.save(run.path(REPORT))
+
+
+def _warn(page: Report, job: "ProposeJob", figures: dict[str, Any], doubts: Sequence[str]) -> None:
+    said = list(doubts)
+    if figures["rails_kept"] and not figures["margins_kept"]:
+        low = [f"{n} ({p:.2f})" for n, p in figures["rails_chance"].items()
+               if p < job.guard_confidence]  # fmt: skip
+        said.append(
+            f"No mixture under the caps keeps every guard-rail with a chance of "
+            f"{job.guard_confidence:g}, so the fit's means alone keep them; the chance of: "
+            f"{', '.join(low)}. Measure these, or train more runs."
+        )
+    for warning in said:
+        logger.warning("%s", warning)
+    page.warnings += said
+    if not job.domains:
+        page.warnings.append(
+            "No token counts were given: the mean of the fit's mixtures stands for the natural "
+            "mixture, and nothing is capped."
+        )
+    if not figures["rails_kept"]:
+        page.warnings.append(
+            "No mixture under the caps keeps every guard-rail; this comes nearest."
+        )
+    if not figures["natural_keeps_caps"]:
+        page.warnings.append(
+            "The natural mixture itself breaks a cap: the planned tokens are many."
+        )
 
 
 def _mixtures(page: Report, figures: dict[str, Any]) -> None:
@@ -75,7 +97,15 @@ def _targets(page: Report, figures: dict[str, Any]) -> None:
     best, plain = figures["mixtures"]["proposed"], figures["mixtures"]["natural"]
     page.table(
         "Targets",
-        ["target", "weight", "natural", "proposed", "90 % interval", "guard-rail"],
+        [
+            "target",
+            "weight",
+            "natural",
+            "proposed",
+            "90 % interval",
+            "guard-rail",
+            "chance that it holds",
+        ],
         [
             [
                 name,
@@ -84,9 +114,11 @@ def _targets(page: Report, figures: dict[str, Any]) -> None:
                 p["mean"],
                 f"{p['lo']:.4f} to {p['hi']:.4f}",
                 figures["rails"].get(name, ""),
+                figures["rails_chance"].get(name, ""),
             ]
             for name, p in best["targets"].items()
         ],
+        note="A rail holds when the proposed mixture measures no more above the natural one.",
     )
 
 

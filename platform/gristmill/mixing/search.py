@@ -70,6 +70,8 @@ class SearchJob(Job):
     """Domains whose loss is to be low: `NAME` or `NAME=WEIGHT`. Empty: the mean of all."""
     guard: tuple[str, ...] = ()
     """Domains whose loss may not be worse than at the natural mixture, or `all`."""
+    guard_confidence: float = 0.8
+    """Least chance that a guarded domain is kept, each by itself. 0.5: by the fit's means alone."""
     planned_tokens: float = 0.0
     """Tokens of the training that the mixture is for, which caps domains. 0: no caps."""
     planned_seq_len: int = SEQ_LEN
@@ -281,6 +283,7 @@ class SearchJob(Job):
             domains=run.path(LIMITS),
             targets=self.targets,
             guard=self.guard,
+            guard_confidence=self.guard_confidence,
             seed=self.seed,
             out=out,
         )

@@ -174,6 +174,11 @@ def _warnings_of_rails(figures: dict[str, Any], check: Check) -> list[str]:
             "No mixture under the caps is expected to keep every guard-rail; the proposed one "
             "comes nearest."
         )
+    elif not figures["margins_kept"]:
+        found.append(
+            "No mixture under the caps keeps every guard-rail with the chance asked for: the "
+            "fit's means alone keep them."
+        )
     if check.broken:
         changes = ", ".join(f"{n} by {check.guarded[n].mean():.4f}" for n in check.broken)
         found.append(f"Guarded targets measured worse than with the natural mixture: {changes}.")
@@ -186,9 +191,11 @@ def _rails(page: Report, figures: dict[str, Any], check: Check) -> None:
     expected = figures["mixtures"][PROPOSED]["targets"]
     page.table(
         "Check run: guard-rails",
-        ["target", "rail", "expected", "measured change, mean", "worse in seeds"],
+        ["target", "rail", "expected", "chance that it holds", "measured change, mean",
+         "worse in seeds"],
         [
-            [name, figures["rails"][name], expected[name]["mean"], float(change.mean()),
+            [name, figures["rails"][name], expected[name]["mean"],
+             figures["rails_chance"][name], float(change.mean()),
              f"{int((change > 0).sum())} of {len(change)}"]
             for name, change in check.guarded.items()
         ],
@@ -244,7 +251,7 @@ def _fit(page: Report, surface: Surface) -> None:
 
 def _scatter(axes: Any, *, surface: Surface, name: str) -> None:
     fit, losses = surface.fits[name], surface.losses[name]
-    bands = fit.factor * fit.seen.spread
+    bands = fit.half(fit.seen.spread)
     axes.errorbar(losses, fit.seen.mean, yerr=bands, fmt="o", markersize=3, linewidth=0.7)
     ends = [float(losses.min()), float(losses.max())]
     axes.plot(ends, ends, color="#666666", linewidth=0.8)

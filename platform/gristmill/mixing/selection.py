@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from gristmill.core import plugins
 from gristmill.core.errors import BadInputError
+from gristmill.mixing.tables import rounding
 from gristmill.regressors.base import (
     Array,
     Fitted,
@@ -26,8 +27,10 @@ PACKAGE = "gristmill.regressors"
 STACK = "stack"
 COVERAGE = 0.9
 LEAST_MIXTURES = 8
-ODD, MOST_ODD, LEAST_TARGETS = 3.5, 0.03, 3
-
+BEND = 3.0
+"""Errors count by their squares up to so many times the median one, and in proportion beyond."""
+WIDEST = 2.0
+"""Half an interval's width at most, in measured ranges: means lie within one range beyond."""
 
 Groups = npt.NDArray[np.int64]
 """The mixture of each row, by number."""
@@ -48,6 +51,16 @@ class Scores:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Interval:
+    """Expected losses and their 90 % intervals."""
+
+    mean: Array
+    """Shape (n,)."""
+    half: Array
+    """Shape (n,): half the interval's width."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class TargetFit:
     """All that was learned of one target."""
 
@@ -65,6 +78,19 @@ class TargetFit:
     """Half an interval's width over the chosen one's spread."""
     error_scale: Mapping[str, float]
     """Root mean square of held-out errors over spreads, by candidate."""
+    least: float
+    """Half an interval's width at least: half a unit of the measured losses' last decimal."""
+    widest: float
+    """Half an interval's width at most."""
+
+    def interval(self, weights: Array) -> Interval:
+        """What is expected of mixtures [n, domains]."""
+        found = self.fits[self.chosen].predict(weights)
+        return Interval(mean=found.mean, half=self.half(found.spread))
+
+    def half(self, spread: Array) -> Array:
+        """Half of the intervals' widths, from spreads of the chosen regressor."""
+        return np.maximum(np.minimum(self.factor * spread, self.widest), self.least)
 
 
 def score(losses: Array, predicted: Array) -> Scores:
@@ -88,10 +114,11 @@ def fit_target(
 ) -> TargetFit:
     """Cross-validate each candidate, fit all of them on all rows, choose the best.
 
-    The best has the least held-out squared error; the stack also wins where it is within one
-    standard error of the best, as a mean risks less than a choice. It is judged with shares that
-    come from the other folds only. Rows of the same weights are runs of one mixture: they are held
-    out together, and it is mixtures that are counted.
+    The best has the least held-out error, squared; errors out of all proportion count in proportion
+    only (Huber 1964), as one bad run is no reason to choose by. The stack also wins where it is
+    within one standard error of the best, as a mean risks less than a choice. It is judged with
+    shares that come from the other folds only. Rows of the same weights are runs of one mixture:
+    they are held out together, and it is mixtures that are counted.
 
     Args:
         weights: Mixtures [n, domains].
@@ -124,6 +151,8 @@ def fit_target(
         seen=seen[chosen],
         factor=quantile(np.abs(losses - seen[chosen].mean) / seen[chosen].spread, group),
         error_scale={n: scale_of(p, losses) for n, p in seen.items()},
+        least=rounding(losses) / 2,
+        widest=WIDEST * float(np.ptp(losses)),
     )
 
 
@@ -156,63 +185,41 @@ def quantile(ratios: Array, group: Groups) -> float:
         group: The mixture of each, [n].
     """
     order = np.argsort(ratios, kind="stable")
-    counted = np.cumsum(_row_shares(group)[order])
+    counted = np.cumsum(row_shares(group)[order])
     mixtures = len(np.unique(group))
     rank = min(COVERAGE * (mixtures + 1), mixtures)
     return float(np.interp(rank, counted, ratios[order])) or 1e-12
 
 
-def _row_shares(group: Groups) -> Array:
+def row_shares(group: Groups) -> Array:
     """What a row counts: one over the runs of its mixture."""
     _, place, runs = np.unique(group, return_inverse=True, return_counts=True)
     return np.asarray(1.0 / runs[place.reshape(-1)])
 
 
-def odd_runs(
-    fits: Mapping[str, TargetFit], losses: Mapping[str, Array], group: Groups
-) -> npt.NDArray[np.bool_]:
-    """Which rows were mispredicted on most targets at once, [n]: runs that went wrong.
-
-    A surface that is hard to learn errs on a target here and there; a proxy that diverged, or
-    whose data was mixed up, errs on all. A row is odd when the root mean square over targets of its
-    held-out error, in median errors of the target, is over 3.5 times the median row's: of four
-    rules the one whose intervals hold 90 % of the runs that go right, on training rows that no fit
-    saw (docs/decisions/0007). With fewer than three targets none is, and never more than 3 % of the
-    mixtures (a run counts as its share of its mixture's runs), the worst, so that intervals for any
-    run still hold 87 %.
-    """
-    ratios = []
-    for name, fit in sorted(fits.items()):
-        ratio = np.abs(losses[name] - fit.seen.mean) / fit.seen.spread
-        ratios.append(ratio / max(float(np.median(ratio)), 1e-12))
-    row = np.sqrt((np.array(ratios) ** 2).mean(0))
-    odd = np.zeros(len(row), bool)
-    if len(ratios) >= LEAST_TARGETS:
-        order = np.argsort(-row, kind="stable")
-        most = MOST_ODD * len(np.unique(group))
-        worst = order[np.cumsum(_row_shares(group)[order]) <= most]
-        odd[worst] = row[worst] > ODD * np.median(row)
-    return odd
-
-
 def calibrated(
-    fit: TargetFit, losses: Array, odd: npt.NDArray[np.bool_], group: Groups
+    fit: TargetFit, losses: Array, usual: npt.NDArray[np.bool_], group: Groups
 ) -> TargetFit:
-    """The fit with intervals for runs that go right: odd ones do not widen them."""
+    """The fit with intervals for runs that go right: only usual rows scale them."""
     ratio = np.abs(losses - fit.seen.mean) / fit.seen.spread
-    return replace(fit, factor=quantile(ratio[~odd], group[~odd]))
+    return replace(fit, factor=quantile(ratio[usual], group[usual]))
 
 
 def _choice(seen: Mapping[str, Prediction], losses: Array, group: Groups) -> str:
     runs = np.bincount(group)
-    squares = {
-        name: np.bincount(group, (losses - p.mean) ** 2) / runs for name, p in sorted(seen.items())
-    }
-    best = min(squares, key=lambda name: float(squares[name].mean()))
-    if STACK not in squares or best == STACK:
+    errors = {name: np.abs(losses - p.mean) for name, p in sorted(seen.items())}
+    bend = BEND * min(float(np.median(error)) for error in errors.values())
+    costs = {name: np.bincount(group, _huber(error, bend)) / runs for name, error in errors.items()}
+    best = min(costs, key=lambda name: float(costs[name].mean()))
+    if STACK not in costs or best == STACK:
         return best
-    worse = squares[STACK] - squares[best]
+    worse = costs[STACK] - costs[best]
     return STACK if worse.mean() <= worse.std() / len(worse) ** 0.5 else best
+
+
+def _huber(error: Array, bend: float) -> Array:
+    """Squares up to the bend, and the line that goes on from there."""
+    return np.where(error <= bend, error**2, bend * (2 * error - bend)) if bend else error
 
 
 def _stacked(

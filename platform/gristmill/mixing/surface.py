@@ -8,7 +8,7 @@ import functools
 import io as buffers
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,29 +17,25 @@ import numpy.typing as npt
 from gristmill.core import io, plugins
 from gristmill.core.errors import BadInputError, CorruptDataError
 from gristmill.corpora.domains import require_known
-from gristmill.mixing.selection import PACKAGE, STACK, Scores, TargetFit
+from gristmill.mixing.selection import PACKAGE, STACK, Interval, Scores, TargetFit
+from gristmill.mixing.tables import Table, aligned
 from gristmill.regressors.base import (
     Array,
     Fitted,
     Prediction,
     Regressor,
     State,
+    Support,
     groups_of,
 )
 from gristmill.regressors.stack import FittedStack, Member
 
 MODEL, ARRAYS = "model.json", "model.npz"
-FORMAT = 1
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Interval:
-    """Expected losses and their 90 % intervals."""
-
-    mean: Array
-    """Shape (n,)."""
-    half: Array
-    """Shape (n,): half the interval's width."""
+FORMAT = 2
+SAME = 1e-12
+"""Relative differences of losses that floating point makes."""
+ENOUGH = 0.9
+"""Held-out Spearman below which a target's fit is not to be relied on."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,8 +54,13 @@ class Surface:
     """By target, sorted."""
     seed: int
     """The fit's."""
-    odd: tuple[str, ...] = ()
-    """Training mixtures whose runs went wrong; intervals are not scaled by them."""
+    odd: Mapping[str, float] = field(default_factory=dict)
+    """Mixtures whose runs went wrong and were left out: index -> held-out error, in those of the
+    median run."""
+    doubtful: tuple[str, ...] = ()
+    """Training mixtures that stay in the fits, but that intervals are not scaled by."""
+    empty: tuple[str, ...] = ()
+    """Domains that no training mixture holds, so that nothing is known of them; no columns."""
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -67,20 +68,39 @@ class Surface:
         return tuple(sorted(self.fits))
 
     @property
+    def constant(self) -> tuple[str, ...]:
+        """Targets that measured the same everywhere: there is nothing to learn or to rank."""
+        return tuple(
+            name
+            for name in self.targets
+            if np.ptp(self.losses[name]) <= SAME * np.abs(self.losses[name]).max()
+        )
+
+    @property
+    def weak(self) -> dict[str, float]:
+        """The other targets whose held-out Spearman is under 0.9, with it."""
+        found = {name: fit.scores[fit.chosen].spearman for name, fit in self.fits.items()}
+        left = sorted(set(found) - set(self.constant))
+        return {name: found[name] for name in left if found[name] < ENOUGH}
+
+    @property
     def usual(self) -> npt.NDArray[np.bool_]:
-        """Which training rows are not odd, [n]."""
-        return ~np.isin(np.array(self.index, str), np.array(self.odd, str))
+        """Which training rows scale the intervals, [n]."""
+        return ~np.isin(np.array(self.index, str), np.array(self.doubtful, str))
 
     @functools.cached_property
     def group(self) -> npt.NDArray[np.int64]:
         """The mixture of each training row by number, [n]: rows of the same weights are one."""
         return groups_of(self.weights)
 
+    @functools.cached_property
+    def support(self) -> Support:
+        """Where the training mixtures lie."""
+        return Support(self.weights)
+
     def predict(self, target: str, weights: Array) -> Interval:
         """Mean and interval of mixtures [n, domains]."""
-        fit = self.fits[target]
-        found = fit.fits[fit.chosen].predict(weights)
-        return Interval(mean=found.mean, half=fit.factor * found.spread)
+        return self.fits[target].interval(weights)
 
     def mean(self, target: str, weights: Array) -> Array:
         """The mean alone."""
@@ -99,6 +119,15 @@ class Surface:
         """Refuse names of domains that are not those of the fit, all of them."""
         require_known(names, self.domains, "the fit")
         require_known(self.domains, names, where)
+
+    def aligned(self, mixtures: Table) -> Array:
+        """Weights of a table with columns in the order of the fit's domains.
+
+        Raises:
+            BadInputError: A domain is unknown or missing, or a mixture holds one that no training
+                mixture held.
+        """
+        return aligned(mixtures, self.domains, "the fit", empty=self.empty)
 
     # -- disk ----------------------------------------------------------------------------------
 
@@ -119,18 +148,24 @@ class Surface:
                 "domains": self.domains,
                 "index": self.index,
                 "seed": self.seed,
-                "odd": self.odd,
+                "odd": dict(self.odd),
+                "doubtful": self.doubtful,
+                "empty": self.empty,
                 "targets": entries,
             },
         )
         return MODEL, ARRAYS
 
     @classmethod
-    def load(cls, folder: str) -> "Surface":
+    def load(cls, folder: str, *, allow: Sequence[str] = ()) -> "Surface":
         """What `save` wrote.
 
+        Args:
+            folder: Where.
+            allow: Modules outside gristmill whose regressors the file may name: they are imported.
+
         Raises:
-            BadInputError: The folder holds no fit.
+            BadInputError: The folder holds no fit, or one that names a module not allowed.
             CorruptDataError: The files are not what `save` writes.
         """
         where = io.redact(folder)
@@ -138,7 +173,9 @@ class Surface:
             raise BadInputError(f"{where} has no {MODEL}; make it with gristmill mix fit")
         data = io.read_json(io.join(folder, MODEL))
         if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise BadInputError(f"{where}/{MODEL} is not of format {FORMAT}")
+            raise BadInputError(
+                f"{where}/{MODEL} is not of format {FORMAT}; make it anew with gristmill mix fit"
+            )
         arrays = undump(io.read_bytes(io.join(folder, ARRAYS)), f"{where}/{ARRAYS}")
         try:
             own = [_below(arrays, i) for i in range(len(data["targets"]))]
@@ -148,9 +185,11 @@ class Surface:
                 index=tuple(data["index"]),
                 weights=arrays["weights"],
                 losses={name: own[i]["losses"] for i, name in enumerate(names)},
-                fits={n: unpack(data["targets"][n], own[i]) for i, n in enumerate(names)},
+                fits={n: unpack(data["targets"][n], own[i], allow) for i, n in enumerate(names)},
                 seed=int(data["seed"]),
-                odd=tuple(data["odd"]),
+                odd={str(name): float(error) for name, error in data["odd"].items()},
+                doubtful=tuple(data["doubtful"]),
+                empty=tuple(data["empty"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, BadInputError):
@@ -197,15 +236,29 @@ def pack(fit: TargetFit) -> tuple[dict[str, Any], dict[str, Any]]:
         "shares": dict(fit.shares),
         "factor": fit.factor,
         "error_scale": dict(fit.error_scale),
+        "least": fit.least,
+        "widest": fit.widest,
         "regressors": values,
     }
     return entry, arrays
 
 
-def unpack(entry: Mapping[str, Any], arrays: Mapping[str, Any]) -> TargetFit:
-    """The fit again."""
+def unpack(
+    entry: Mapping[str, Any], arrays: Mapping[str, Any], allow: Sequence[str] = ()
+) -> TargetFit:
+    """The fit again.
+
+    Raises:
+        BadInputError: It names a regressor outside gristmill whose module is not in `allow`.
+    """
     fits: dict[str, Fitted] = {}
     for name, values in entry["regressors"].items():
+        module = plugins.module_of(name)
+        if module and module not in allow:
+            raise BadInputError(
+                f"the fit names the regressor {name}, whose code would be run: give "
+                f"--allow {module} if you trust it"
+            )
         state = State(values=values, arrays=_below(arrays, name))
         fits[name] = plugins.find(PACKAGE, name, Regressor)().restore(state)
     if entry["shares"]:
@@ -223,6 +276,8 @@ def unpack(entry: Mapping[str, Any], arrays: Mapping[str, Any]) -> TargetFit:
         seen=Prediction(mean=arrays["seen/mean"], spread=arrays["seen/spread"]),
         factor=entry["factor"],
         error_scale=entry["error_scale"],
+        least=entry["least"],
+        widest=entry["widest"],
     )
 
 

@@ -10,8 +10,8 @@ import io as texts
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -108,16 +108,28 @@ def _columns(header: Sequence[str], where: str, what: str) -> list[str]:
     return sorted(names)
 
 
-def read_mixtures(uri: str) -> Table:
+def read_mixtures(
+    uri: str, domains: Sequence[str] = (), what: str = "", *, empty: Collection[str] = ()
+) -> Table:
     """Mixtures: none negative, each row's sum 1.
 
     Sums that rounding explains (half a unit of the table's last decimal for each domain, at most
     0.01: RegMix's own tables drift so) are mended and told in the log; others are errors.
 
+    Args:
+        uri: The file.
+        domains: What its columns must be, where that is known: a column that is missing is named,
+            rather than the sums that it leaves.
+        what: Who knows these, for messages.
+        empty: Domains that may have a column as well.
+
     Raises:
-        BadInputError: A weight is missing, negative or no number, or a row's sum is not 1.
+        BadInputError: A column is unknown or missing, a weight is missing, negative or no number,
+            or a row's sum is not 1.
     """
     table = read_table(uri, "domain")
+    if domains:
+        require_domains(table, domains, what, empty=empty)
     low = np.argwhere(table.values < 0)
     if len(low):
         i, j = low[0]
@@ -125,7 +137,7 @@ def read_mixtures(uri: str) -> Table:
             f"{table.source}: the weight of domain {table.columns[j]!r} in row {table.index[i]} "
             f"is {table.values[i, j]:g}; give 0 or more"
         )
-    unit = _rounding(table.values)
+    unit = rounding(table.values)
     allowed = max(SUM_TOLERANCE, min(MOST_DRIFT, 0.5 * unit * len(table.columns) + 1e-9))
     sums = np.array([math.fsum(row) for row in table.values])
     off = np.abs(sums - 1)
@@ -134,8 +146,8 @@ def read_mixtures(uri: str) -> Table:
         count = int((off > allowed).sum())
         raise BadInputError(
             f"{table.source}: the weights of row {table.index[i]} sum to {sums[i]:.6g}, not 1 "
-            f"(tolerance {allowed:.2g}; {count} of {len(sums)} rows are off); divide each row by "
-            "its sum if that was meant"
+            f"(tolerance {allowed:.2g}; {count} of {len(sums)} rows are off); see that no domain's "
+            "column is missing, and divide each row by its sum if that was meant"
         )
     if off.max() > SUM_TOLERANCE:
         logger.warning(
@@ -180,13 +192,42 @@ def matched(mixtures: Table, losses: Table) -> Array:
     return losses.rows(mixtures.index)
 
 
-def aligned(mixtures: Table, domains: Sequence[str], what: str) -> Array:
+def aligned(
+    mixtures: Table, domains: Sequence[str], what: str, *, empty: Collection[str] = ()
+) -> Array:
     """Weights with columns in the order of `domains`.
 
+    Args:
+        mixtures: The table.
+        domains: The columns wanted.
+        what: Who knows these, for messages.
+        empty: Domains that may have a column as well, of zeros.
+
     Raises:
-        BadInputError: A domain is unknown to `what`, or one is missing.
+        BadInputError: A domain is unknown to `what`, one is missing, or an empty one is not.
     """
-    if unknown := sorted(set(mixtures.columns) - set(domains)):
+    require_domains(mixtures, domains, what, empty=empty)
+    place = {name: i for i, name in enumerate(mixtures.columns)}
+    for name in sorted(set(empty) & set(mixtures.columns)):
+        if (held := mixtures.values[:, place[name]] > 0).any():
+            rows = [index for index, is_held in zip(mixtures.index, held, strict=True) if is_held]
+            raise BadInputError(
+                f"{mixtures.source} gives weight to domain {name!r} in the rows {_some(rows)}; no "
+                f"mixture that {what} has seen holds it, so nothing is known of it: give it 0, or "
+                "fit mixtures that hold it"
+            )
+    return mixtures.values[:, [place[name] for name in domains]]
+
+
+def require_domains(
+    mixtures: Table, domains: Sequence[str], what: str, *, empty: Collection[str] = ()
+) -> None:
+    """Refuse a table whose columns are not these domains.
+
+    Raises:
+        BadInputError: A domain is unknown to `what`, or one is missing; names it.
+    """
+    if unknown := sorted(set(mixtures.columns) - set(domains) - set(empty)):
         raise BadInputError(
             f"{mixtures.source} names unknown domains: {_some(unknown)}; {what} knows "
             f"{', '.join(domains)}"
@@ -196,8 +237,14 @@ def aligned(mixtures: Table, domains: Sequence[str], what: str) -> Array:
             f"{mixtures.source} lacks the domains {_some(missing)} of {what}; give them a column, "
             "of zeros if they are not in the mixture"
         )
-    place = {name: i for i, name in enumerate(mixtures.columns)}
-    return mixtures.values[:, [place[name] for name in domains]]
+
+
+def without_columns(table: Table, names: Collection[str]) -> Table:
+    """The table less some columns."""
+    kept = [i for i, name in enumerate(table.columns) if name not in names]
+    return replace(
+        table, columns=tuple(table.columns[i] for i in kept), values=table.values[:, kept]
+    )
 
 
 def write_table(uri: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -261,7 +308,7 @@ def _some(names: Sequence[str]) -> str:
     return shown + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
-def _rounding(values: npt.NDArray[np.float64]) -> float:
+def rounding(values: npt.NDArray[np.float64]) -> float:
     """The unit that all values are multiples of: 1, 0.1, ..., 1e-9; 0 for finer ones."""
     for digits in range(10):
         if np.abs(values - np.round(values, digits)).max() < 1e-12:

@@ -72,6 +72,72 @@ class Regressor(ABC):
         """The fit whose `state` this is."""
 
 
+ROOM = 0.5
+"""Beyond the measured losses, in shares of their range: so far a prediction is left as it is."""
+FLOOR = 1e-3
+"""Distances are between log(weight + this), where losses change evenly, and plain weights."""
+REACH = 0.9
+"""Of the training mixtures this share has its nearest neighbour within the design's reach."""
+ROWS_AT_ONCE = 2048
+
+
+def bounded(values: Array, low: float, high: float) -> Array:
+    """Predictions kept near what was measured; smooth and rising, so that no rank changes.
+
+    Up to half the measured range beyond either end they stay as they are; from there they come
+    ever nearer to a whole range beyond. No form fitted to a few mixtures is to be believed farther.
+
+    Args:
+        values: Predictions.
+        low: The least loss that was measured.
+        high: The greatest.
+    """
+    room = ROOM * (high - low)
+    over = np.maximum(values - (high + room), 0.0)
+    under = np.maximum((low - room) - values, 0.0)
+    inside = np.clip(values, low - room, high + room)
+    whole = max(room, 1e-300)
+    return np.asarray(inside + room * (over / (whole + over) - under / (whole + under)))
+
+
+class Support:
+    """Where the training mixtures lie: what is far from all of them is extrapolation."""
+
+    def __init__(self, weights: Array) -> None:
+        self._known = np.unique(weights, axis=0)
+        self._reach = [
+            (float(np.quantile(_nearest(p, p, own=True), REACH)) if len(p) > 1 else 0.0) or 1.0
+            for p in _places(self._known)
+        ]
+
+    def beyond(self, weights: Array) -> Array:
+        """Distance of mixtures [n, domains] to the nearest known one over the design's reach, [n].
+
+        Up to about 1 it is as among the training mixtures themselves. The larger counts of the
+        distances by logarithms, which tell small weights apart, and by weights, which tell corners.
+        """
+        found = [
+            np.concatenate(
+                [_nearest(p[i : i + ROWS_AT_ONCE], q) for i in range(0, len(p), ROWS_AT_ONCE)]
+                or [np.zeros(0)]
+            )
+            / reach
+            for p, q, reach in zip(_places(weights), _places(self._known), self._reach, strict=True)
+        ]
+        return np.maximum(*found)
+
+
+def _places(weights: Array) -> tuple[Array, Array]:
+    return np.log(weights + FLOOR), weights
+
+
+def _nearest(a: Array, b: Array, *, own: bool = False) -> Array:
+    squares = (a * a).sum(1)[:, None] + (b * b).sum(1)[None, :] - 2 * a @ b.T
+    if own:
+        squares[np.diag_indices(len(a))] = np.inf
+    return np.asarray(np.sqrt(np.maximum(squares.min(1), 0.0)))
+
+
 def groups_of(weights: Array) -> npt.NDArray[np.int64]:
     """The mixture of each row [n, domains] by number, in order of first appearance, [n].
 

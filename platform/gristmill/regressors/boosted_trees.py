@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gristmill.core.errors import BadInputError, CorruptDataError, MissingExtraError
-from gristmill.regressors.base import Array, Fitted, Prediction, Regressor, State
+from gristmill.regressors.base import Array, Fitted, Prediction, Regressor, State, Support
 
 
 def _xgboost() -> Any:
@@ -55,7 +55,7 @@ class BoostedTrees(Regressor):
             xgboost.DMatrix(weights, losses - center, nthread=1),
             num_boost_round=self.rounds,
         )
-        return FittedTrees(booster, center)
+        return FittedTrees(booster, center, weights)
 
     def restore(self, state: State) -> Fitted:
         """The trees from XGBoost's own JSON.
@@ -69,24 +69,32 @@ class BoostedTrees(Regressor):
             booster.load_model(bytearray(state.arrays["json"].tobytes()))
         except xgboost.core.XGBoostError as error:
             raise CorruptDataError(f"the stored trees are not XGBoost's JSON: {error}") from error
-        return FittedTrees(booster, state.values["center"])
+        return FittedTrees(booster, state.values["center"], state.arrays["weights"])
 
 
 class FittedTrees(Fitted):
     """Trees for what is left after the mean."""
 
-    def __init__(self, booster: Any, center: float) -> None:
-        self._booster, self._center = booster, center
+    def __init__(self, booster: Any, center: float, weights: Array) -> None:
+        self._booster, self._center, self._weights = booster, center, weights
+        self._support = Support(weights)
 
     def predict(self, weights: Array) -> Prediction:
-        """Sum of leaves; trees say nothing of their error, so the spread is the same everywhere."""
+        """Sum of leaves. Trees say nothing of their error: it is taken to be the same among the
+        training mixtures, and to grow with the distance to them outside."""
+        outside = np.maximum(self._support.beyond(weights) - 1, 0.0)
+        return Prediction(mean=self.mean(weights), spread=np.hypot(1.0, outside))
+
+    def mean(self, weights: Array) -> Array:
+        """Sum of leaves."""
         rows = _xgboost().DMatrix(weights, nthread=1)
         mean = np.asarray(self._booster.predict(rows), np.float64) if len(weights) else np.empty(0)
-        return Prediction(mean=self._center + mean, spread=np.ones(len(weights)))
+        return self._center + mean
 
     def state(self) -> State:
-        """XGBoost's JSON as bytes."""
+        """XGBoost's JSON as bytes, and the training mixtures."""
         text = bytes(self._booster.save_raw("json"))
         return State(
-            values={"center": self._center}, arrays={"json": np.frombuffer(text, np.uint8)}
+            values={"center": self._center},
+            arrays={"json": np.frombuffer(text, np.uint8), "weights": self._weights},
         )

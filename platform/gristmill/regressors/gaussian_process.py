@@ -11,7 +11,7 @@ import numpy as np
 
 from gristmill.core.errors import BadInputError
 from gristmill.regressors._marginal import Posterior, Prior, most_probable
-from gristmill.regressors.base import Array, Fitted, Prediction, Regressor, State
+from gristmill.regressors.base import Array, Fitted, Prediction, Regressor, State, bounded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,20 +57,23 @@ class FittedProcess(Fitted):
     ) -> None:
         self._y, self._center, self._deviation, self._logarithm = y, center, deviation, logarithm
         self._posterior = Posterior.given(weights, y, theta)
+        ends = self._losses(np.array([y.min(), y.max()]))
+        self._ends = float(ends[0]), float(ends[1])
 
     def predict(self, weights: Array) -> Prediction:
         """Mean and deviation; of logarithms the median, and the deviation to first order."""
-        mean, spread = self._posterior.predict(weights)
-        mean, spread = self._center + self._deviation * mean, self._deviation * spread
-        if self._logarithm:
-            mean = np.exp(mean)
-            spread = spread * mean
-        return Prediction(mean=mean, spread=spread)
+        found, spread = self._posterior.predict(weights)
+        mean, spread = bounded(self._losses(found), *self._ends), self._deviation * spread
+        return Prediction(mean=mean, spread=spread * mean if self._logarithm else spread)
 
     def mean(self, weights: Array) -> Array:
         """The mean without the solves that its deviation needs."""
-        mean = self._center + self._deviation * self._posterior.mean(weights)
-        return np.exp(mean) if self._logarithm else mean
+        return bounded(self._losses(self._posterior.mean(weights)), *self._ends)
+
+    def _losses(self, y: Array) -> Array:
+        """Standardised values in units of the losses."""
+        values = self._center + self._deviation * y
+        return np.exp(values) if self._logarithm else values
 
     def state(self) -> State:
         """Training rows and parameters; the factor is cheap to make again."""

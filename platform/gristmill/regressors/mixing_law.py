@@ -12,10 +12,12 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from gristmill.core.errors import BadInputError
-from gristmill.regressors.base import Array, Fitted, Prediction, Regressor, State
+from gristmill.regressors.base import Array, Fitted, Prediction, Regressor, State, bounded
 
 PRIOR_WEIGHT = 0.02
 """Pull of a parameter towards its start, per deviation, against residuals in loss deviations."""
+MOST_LEVERAGE = 1e12
+"""Where the law says nothing at all any number as large will do; it must be finite."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +55,16 @@ class MixingLaw(Regressor):
             if best is None or found.cost < best[0]:
                 best = (float(found.cost), found.x)
         assert best is not None
-        return FittedLaw(best[1], center, deviation)
+        slopes = _jacobian(best[1], weights)
+        inverse = np.linalg.pinv(slopes.T @ slopes, hermitian=True)
+        ends = (float(losses.min()), float(losses.max()))
+        return FittedLaw(best[1], inverse, center, deviation, ends)
 
     def restore(self, state: State) -> Fitted:
         """The law again."""
-        return FittedLaw(state.arrays["theta"], state.values["center"], state.values["deviation"])
+        v, a = state.values, state.arrays
+        ends = (v["low"], v["high"])
+        return FittedLaw(a["theta"], a["inverse"], v["center"], v["deviation"], ends)
 
 
 def _width(k: int) -> Array:
@@ -95,19 +102,39 @@ def _jacobian(theta: Array, weights: Array) -> Array:
 
 
 class FittedLaw(Fitted):
-    """Parameters of a law for standardised losses."""
+    """Parameters of a law for standardised losses, and how well they are known."""
 
-    def __init__(self, theta: Array, center: float, deviation: float) -> None:
-        self._theta, self._center, self._deviation = theta, center, deviation
+    def __init__(
+        self,
+        theta: Array,
+        inverse: Array,
+        center: float,
+        deviation: float,
+        ends: tuple[float, float],
+    ) -> None:
+        self._theta, self._inverse, self._ends = theta, inverse, ends
+        self._center, self._deviation = center, deviation
 
     def predict(self, weights: Array) -> Prediction:
-        """The curve; its spread is the same everywhere."""
-        mean = self._center + self._deviation * _curve(self._theta, weights)
-        return Prediction(mean=mean, spread=np.ones(len(weights)))
+        """The curve, and the growth of its error where it hangs on what the data left open.
+
+        To first order in the parameters (Seber & Wild 1989, "Nonlinear regression", section 5.1).
+        """
+        slopes = _jacobian(self._theta, weights)[: len(weights)]
+        leverage = np.einsum("ij,jk,ik->i", slopes, self._inverse, slopes)
+        return Prediction(
+            mean=self.mean(weights), spread=np.sqrt(1 + np.clip(leverage, 0, MOST_LEVERAGE))
+        )
+
+    def mean(self, weights: Array) -> Array:
+        """The curve, kept near the measured losses: a power law in next to nothing knows no end."""
+        curve = self._center + self._deviation * _curve(self._theta, weights)
+        return bounded(curve, *self._ends)
 
     def state(self) -> State:
-        """Parameters: log t [domains], log e, log c, floor."""
+        """Parameters: log t [domains], log e, log c, floor; and their inverse normal matrix."""
+        low, high = self._ends
         return State(
-            values={"center": self._center, "deviation": self._deviation},
-            arrays={"theta": self._theta},
+            values={"center": self._center, "deviation": self._deviation, "low": low, "high": high},
+            arrays={"theta": self._theta, "inverse": self._inverse},
         )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gristmill.core.errors import BadInputError
-from gristmill.regressors.base import Array, Fitted, Prediction, Regressor, State
+from gristmill.regressors.base import Array, Fitted, Prediction, Regressor, State, bounded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,32 +24,36 @@ class OrdinaryLeastSquares(Regressor):
         center = float(losses.mean())
         gram = weights.T @ weights + self.ridge * np.eye(weights.shape[1])
         inverse = np.linalg.inv(gram)
-        return FittedLine(inverse @ (weights.T @ (losses - center)), inverse, center)
+        ends = (float(losses.min()), float(losses.max()))
+        return FittedLine(inverse @ (weights.T @ (losses - center)), inverse, center, ends)
 
     def restore(self, state: State) -> Fitted:
         """The line again."""
-        return FittedLine(
-            state.arrays["coefficients"], state.arrays["inverse"], state.values["center"]
-        )
+        v, a = state.values, state.arrays
+        return FittedLine(a["coefficients"], a["inverse"], v["center"], (v["low"], v["high"]))
 
 
 class FittedLine(Fitted):
     """Coefficients and the inverse Gram matrix, which gives the spread."""
 
-    def __init__(self, coefficients: Array, inverse: Array, center: float) -> None:
-        self._coefficients, self._inverse, self._center = coefficients, inverse, center
+    def __init__(
+        self, coefficients: Array, inverse: Array, center: float, ends: tuple[float, float]
+    ) -> None:
+        self._coefficients, self._inverse = coefficients, inverse
+        self._center, self._ends = center, ends
 
     def predict(self, weights: Array) -> Prediction:
         """The line, and the usual growth of its error away from the data."""
         leverage = np.einsum("ij,jk,ik->i", weights, self._inverse, weights)
         return Prediction(
-            mean=self._center + weights @ self._coefficients,
+            mean=bounded(self._center + weights @ self._coefficients, *self._ends),
             spread=np.sqrt(1 + np.clip(leverage, 0, None)),
         )
 
     def state(self) -> State:
         """Coefficients [domains] and inverse [domains, domains]."""
+        low, high = self._ends
         return State(
-            values={"center": self._center},
+            values={"center": self._center, "low": low, "high": high},
             arrays={"coefficients": self._coefficients, "inverse": self._inverse},
         )

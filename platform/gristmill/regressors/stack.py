@@ -12,7 +12,7 @@ import numpy as np
 from scipy.optimize import nnls
 
 from gristmill.core import plugins
-from gristmill.core.errors import BadInputError
+from gristmill.core.errors import BadInputError, CorruptDataError
 from gristmill.regressors.base import (
     Array,
     Fitted,
@@ -55,7 +55,16 @@ class Stack(Regressor):
         return FittedStack(members(fits, seen, shares(seen, losses), losses))
 
     def restore(self, state: State) -> Fitted:
-        """Each part again."""
+        """Each part again.
+
+        Raises:
+            CorruptDataError: The state names a part that this stack has not.
+        """
+        if foreign := sorted(set(state.values["parts"]) - set(self.parts)):
+            raise CorruptDataError(
+                f"the stored stack names {', '.join(foreign)}, not of its parts "
+                f"{', '.join(self.parts)}"
+            )
         parts = {}
         for name, entry in sorted(state.values["parts"].items()):
             prefix = f"{name}/"
