@@ -90,7 +90,7 @@ class FitJob(Job):
             writes=[("model.json, model.npz", targets * rows * len(mixtures.columns) * 8)],
             work=[("fits", f"{fits:,}"), ("folds", str(self._folds(rows)))],
             cpu_hours=fits * (0.1 + CUBIC_SECONDS * rows**3) / 3600,
-            basis="seconds a fit grow with the cube of the mixtures; twice that if a run is odd",
+            basis="seconds a fit grow with the cube of the mixtures; twice that if a run is wild",
         )
 
     def _folds(self, rows: int) -> int:
