@@ -41,7 +41,7 @@ def test_a_store_that_cannot_be_asked_is_one_line_that_names_the_uri(nobody, ask
         ask("s3://bucket/x")
         return 0
 
-    assert guarded(action) == 1
+    assert guarded(action) == 2
     assert capsys.readouterr().err.startswith("error: cannot reach s3://bucket/x")
 
 
