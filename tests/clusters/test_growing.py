@@ -131,6 +131,7 @@ def test_a_training_waits_for_the_node_of_its_second_rank(small_cluster, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.long  # three minutes
 @pytest.mark.timeout(400)
 def test_more_proxies_train_at_once_on_the_node_that_comes(small_cluster, tmp_path):
     (tmp_path / "t").mkdir()

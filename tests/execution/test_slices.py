@@ -95,7 +95,7 @@ import json, ray
 from gristmill.execution.session import Execution
 from gristmill.execution.slices import Slice, map_slices
 from slice_workers import Square
-ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
+ray.init("local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
 pieces = [Slice(name=f"{{i:03d}}", payload={{"number": i}}) for i in range(5)]
 worker = Square({str(tmp_path / "log")!r}, num_gpus=1.0)
 done = map_slices("s", pieces, worker, ledger={str(tmp_path / "ledger")!r}, execution=Execution())

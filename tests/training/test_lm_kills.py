@@ -117,6 +117,7 @@ def test_an_elastic_run_takes_what_there_is(world, undisturbed, tmp_path):
     same(out, undisturbed)
 
 
+@pytest.mark.long  # seven minutes
 def test_an_elastic_run_goes_on_as_machines_go_and_come(world, tmp_path, monkeypatch):
     """The second node vanishes, later another comes; the run takes one worker, then two again."""
     monkeypatch.setattr(killing, "LIMIT_SECONDS", 400)
