@@ -343,26 +343,24 @@ def test_the_check_measures_rails_and_bears_missing_random_mixtures(tmp_path):
     assert warned == ["Guarded targets measured worse than with the natural mixture: b by 0.3000."]
 
 
-def test_wins_are_counted_by_seed():
-    check = Check(
+def check_of_two_seeds():
+    return Check(
         names=("natural", "proposed", "random-1", "random-2"),
         measured=np.array([[2.0, 1.0, 3.0, 0.5], [2.0, 2.5, 3.0, 0.5]]),
         predicted=np.zeros(4),
         half=np.zeros(4),
         targets={},
     )
+
+
+def test_wins_are_counted_by_seed():
+    check = check_of_two_seeds()
     assert check.gains == [1.0, -0.5] and check.wins == 1
     assert check.random == 2 and check.wins_over_random == 1 and check.rivals == ["random-2"]
 
 
 def test_what_is_not_sure_is_said(tmp_path):
-    check = Check(
-        names=("natural", "proposed", "random-1", "random-2"),
-        measured=np.array([[2.0, 1.0, 3.0, 0.5], [2.0, 2.5, 3.0, 0.5]]),
-        predicted=np.zeros(4),
-        half=np.zeros(4),
-        targets={},
-    )
+    check = check_of_two_seeds()
     asked = search(tmp_path, str(tmp_path), tmp_path / "o")
     last = dataclasses.replace(sure_round(-0.28, 0.43), spearman=0.8)
     said = search_report.warnings(asked, last, {"rails_kept": False}, check)
