@@ -62,7 +62,7 @@ def spec_for(
         steps=24, seed=3, engine=how, recompute=False, compile=False,
         attention_kernel="auto", guard=Guard(),
         validation_every=12, validation_sequences=5, log_every=1, checkpoints=str(checkpoints),
-        checkpoint_every=8, keep_checkpoints=0,
+        checkpoint_every=8, checkpoint_minutes=0, keep_checkpoints=0,
     )  # fmt: skip
     return dataclasses.replace(base, **fields)
 

@@ -253,8 +253,7 @@ def page(out, heading):
         lines.append(
             f"| {width} | {1000 * statistics.median(found['plain']):.0f} | {' | '.join(cells)} |"
         )
-    notes = Path(__file__).with_name("lm_modules.md")
-    return "\n".join(lines) + "\n" + (("\n" + notes.read_text()) if notes.exists() else "")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+NOTES = "## Notes\n"
+UNREAD = "*Written below earlier figures; not yet read beside these.*"
 sys.path[:0] = [str(ROOT / "platform"), str(ROOT / "tests"), str(Path(__file__).parent)]
 
 
@@ -27,6 +29,14 @@ def heading(title, command):
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
     ).stdout.strip()
     return f"# {title}\n\nCommand: `{command}`. Machine: 2 cores of {cpu}, no GPU, shared and noisy: read ratios, not times. Commit {commit or 'unknown'}.\n\n"
+
+
+def notes(target):
+    """What a person wrote below the figures of before, with a warning until a person has read it again."""
+    _, found, kept = target.read_text().partition(NOTES) if target.exists() else ("", "", "")
+    if kept and not kept.lstrip().startswith(UNREAD):
+        kept = f"\n{UNREAD}\n{kept}"
+    return f"\n{NOTES}{kept}" if found else ""
 
 
 def main():
@@ -64,7 +74,7 @@ def main():
         if not text:  # it has said why: a machine without what it measures keeps the old table
             continue
         target = ROOT / "docs" / "results" / f"{name}.md"
-        target.write_text(text)
+        target.write_text(text.rstrip() + "\n" + notes(target))
         print(f"\n{text}\nwritten to {target}")
 
 

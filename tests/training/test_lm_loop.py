@@ -144,6 +144,13 @@ def test_only_so_many_checkpoints_are_kept(corpus, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000020", "step-00000024"]
 
 
+def test_a_checkpoint_is_never_older_than_told(whole, corpus, tmp_path):
+    spec = spec_for(corpus, tmp_path, checkpoint_every=0, checkpoint_minutes=1e-9)
+    records = train_here(spec)
+    assert checkpoint.steps_done(str(tmp_path)) == list(range(1, 25))
+    assert losses(records) == losses(whole[0])
+
+
 def test_checkpoints_on_an_object_store(whole, corpus, bucket):
     train_here(spec_for(corpus, f"{bucket}/run"))
     for step in ("step-00000016", "step-00000024"):

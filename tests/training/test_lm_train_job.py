@@ -149,6 +149,18 @@ def test_the_plan_says_what_it_costs(job_for):
         assert words in text, text
 
 
+def test_validations_cost_a_tenth_at_most(job_for):
+    job = job_for(steps=200, batch_size=5)  # 3 domains of 5 sequences, forward only: one step
+    checked = check(job)
+    assert checked.validation_sequences(5) == 15
+    assert job.steps_between_validations(checked) == 20
+    few = dataclasses.replace(job, steps=30)
+    assert few.steps_between_validations(checked) == 10, "15 / 3 / 5 is a tenth of ten steps"
+    assert "every 10 steps, on 15 sequences" in few.plan().text()
+    told = dataclasses.replace(few, validation_every=2)
+    assert told.steps_between_validations(checked) == 2
+
+
 def test_the_plan_of_seven_billion_parameters_needs_no_memory(corpus, capsys):
     words = ["lm", "train", "pangu-pi-7b", "--corpora", corpus, "--tokens", "100000", "--seq-len"]
     words += ["16", "--batch-size", "64", "--workers", "8", "--engine", "zero3"]

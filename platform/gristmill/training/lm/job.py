@@ -1,5 +1,6 @@
 """`gristmill lm train`: a language model on a mixture, as a job. Imports nothing heavy."""
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 LOGGED_STEPS = 2000
 """Steps are logged so that a run leaves about this many lines."""
 TENTH = 10
+MOST_VALIDATION_SHARE = 0.1
+"""Of a training's compute, unless told --validation-every."""
 UNSET = ModelConfig(vocab_size=1, width=2, num_layers=1, num_heads=1, ffn_hidden=1)
 """A configuration not yet filled in."""
 
@@ -64,7 +67,8 @@ class TrainLmJob(Job):
     guard: Guard = field(default_factory=Guard)
     """What to do about divergence."""
     validation_every: int = 0
-    """Steps between validations; 0: a tenth of the training."""
+    """Steps between validations; 0: a tenth of the training, or as many as keep their compute under
+    a tenth of it. One follows the last step always."""
     validation_sequences: int = 64
     """Most sequences of each domain in a validation."""
     config: Annotated[ModelConfig, tyro.conf.Suppress] = UNSET
@@ -112,6 +116,15 @@ class TrainLmJob(Job):
     def checkpoint_every(self) -> int:
         """Steps between checkpoints."""
         return self.execution.checkpoint_every or max(self.num_steps // TENTH, 1)
+
+    def steps_between_validations(self, checked: "Checked") -> int:
+        """As told; else a tenth, or more where so few steps cost less than their validation."""
+        if self.validation_every:
+            return self.validation_every
+        sequences = checked.validation_sequences(self.validation_sequences)
+        # a forward pass costs a third of a step's forward and backward
+        least = math.ceil(sequences / (3 * MOST_VALIDATION_SHARE * self.batch_size))
+        return max(self.num_steps // TENTH, least, 1)
 
     def plan(self) -> Plan:
         """Steps, tokens, epochs, memory, time and disk; refuses what would fail."""
@@ -203,11 +216,12 @@ class TrainLmJob(Job):
             compile=where.compile,
             attention_kernel=where.attention_kernel,
             guard=self.guard,
-            validation_every=self.validation_every or max(self.num_steps // TENTH, 1),
+            validation_every=self.steps_between_validations(checked),
             validation_sequences=self.validation_sequences,
             log_every=max(1, self.num_steps // LOGGED_STEPS),
             checkpoints=run.path(checkpoint.FOLDER),
             checkpoint_every=self.checkpoint_every,
+            checkpoint_minutes=where.checkpoint_minutes,
             keep_checkpoints=where.keep_checkpoints,
         )
 

@@ -57,6 +57,7 @@ class LmSpec:
     log_every: int
     checkpoints: str
     checkpoint_every: int
+    checkpoint_minutes: float
     keep_checkpoints: int
 
 
@@ -83,6 +84,7 @@ class Trainer:
         self.spec, self.place = spec, place
         self._notice, self._noticed = notice, False
         self._asked, self._unasked = time.monotonic(), 0.0
+        self._saved, self._unsaved = time.monotonic(), 0.0
         self._tell: Post = post if place.rank == 0 else lambda _: None
         corpus = TokenCorpus(*spec.corpora)
         stream = TokenStream(
@@ -125,7 +127,8 @@ class Trainer:
                 fault_point(f"step:{step}:{self.place.rank}")
                 if last or self._due(self.spec.validation_every):
                     self._validate()
-                if last or self._due(self.spec.checkpoint_every) or self._given_notice():
+                due = last or self._due(self.spec.checkpoint_every) or self._old()
+                if due or self._given_notice():
                     self._save()
         self._batches.close()
         self._writer.close()
@@ -134,6 +137,11 @@ class Trainer:
 
     def _due(self, every: int) -> bool:
         return bool(every) and self.now.step % every == 0
+
+    def _old(self) -> bool:
+        """Whether the last checkpoint is, by the mean of the ranks' clocks: the same to all."""
+        seconds = 60 * self.spec.checkpoint_minutes
+        return bool(seconds) and self._unsaved >= seconds * self.place.world_size
 
     def _given_notice(self) -> bool:
         """Whether a notice came; true once. Every rank asks after the same steps."""
@@ -192,8 +200,10 @@ class Trainer:
             last = i + 1 == len(pieces)
             total = total.to(loss.device) + loss.detach()
             if last:
-                mine = [total.item(), time.monotonic() - self._asked]
-                value, self._unasked = batches.sum_over_ranks(mine, torch.float64, self.place)
+                at = time.monotonic()
+                mine = [total.item(), at - self._asked, at - self._saved]
+                sums = batches.sum_over_ranks(mine, torch.float64, self.place)
+                value, self._unasked, self._unsaved = sums
                 fault = self.spec.guard.fault(value, self.now.recent)
             self.engine.backward(loss, last=last, discard=bool(fault))
         return value, fault
@@ -253,6 +263,7 @@ class Trainer:
         about = {"model": to_dict(self.spec.model), "world_size": self.place.world_size}
         with self._clock.paused():
             self._writer.save(self.engine, self._mine, copy.deepcopy(self.now), about)
+        self._saved = time.monotonic()
 
     def _resume(self) -> Progress:
         """The newest checkpoint into the engine. Rank 0 looks, so that all agree."""

@@ -39,6 +39,8 @@ class Placement:
     GPUs where it fits, else sdpa. Plain causal attention is always fused."""
     checkpoint_every: int = 0
     """Steps between checkpoints; 0: a tenth of the training. Also how much a dead node costs."""
+    checkpoint_minutes: float = 30.0
+    """Write one as well when the last is so old; 0: never. So much a dead node costs at most."""
     keep_checkpoints: int = 2
     """How many of the newest to keep; 0 keeps all."""
     max_failures: int = 3
@@ -50,7 +52,7 @@ class Placement:
     def __post_init__(self) -> None:
         for name in (
             "workers", "min_workers", "max_workers", "micro_batch_size", "checkpoint_every",
-            "keep_checkpoints", "max_failures", "resize_seconds",
+            "keep_checkpoints", "max_failures", "resize_seconds", "checkpoint_minutes",
         ):  # fmt: skip
             if getattr(self, name) < 0:
                 raise BadInputError(f"{name} must be 0 or more, not {getattr(self, name)}")

@@ -31,6 +31,8 @@ def disk_bytes(job: "TrainLmJob") -> int:
     total = -(-job.num_steps // job.checkpoint_every)
     kept = job.execution.keep_checkpoints
     count = min(total, kept + 1) if kept else total
+    if kept and job.execution.checkpoint_minutes:
+        count = kept + 1  # by the clock there may be more than by the steps
     return count * checkpoint_bytes(job) + MODEL_BYTES * job.config.num_params
 
 
@@ -98,8 +100,15 @@ def _amounts(
                    f"{' (in the host)' if where.offload else ''}, activations "
                    f"{human_bytes(memory.activations + memory.loss)} (estimated)"
                    f"{_passing(memory)}"),
-        ("saves", f"every {job.checkpoint_every:,} steps"),
+        ("saves", f"every {job.checkpoint_every:,} steps{_by_clock(job)}"),
+        ("validates", f"every {job.steps_between_validations(checked):,} steps, on "
+                      f"{checked.validation_sequences(job.validation_sequences):,} sequences"),
     ]  # fmt: skip
+
+
+def _by_clock(job: "TrainLmJob") -> str:
+    minutes = job.execution.checkpoint_minutes
+    return f", and when the last is {minutes:g} min old" if minutes else ""
 
 
 def _rows(job: "TrainLmJob", workers: int) -> tuple[int, int]:

@@ -33,6 +33,12 @@ class Checked:
     unvalidated: tuple[str, ...]
     """Domains with too little held-out text for a validation loss."""
 
+    def validation_sequences(self, most: int) -> int:
+        """Sequences of a whole validation, at most so many of a domain."""
+        domains = [name for name in self.corpus.domains if name not in self.unvalidated]
+        counts = [self.corpus.num_sequences(d, self.seq_len, "validation") for d in domains]
+        return sum(min(count, most) for count in counts)
+
 
 def check(job: "TrainLmJob") -> Checked:
     """Refuse what would fail, or train on the wrong ids.
