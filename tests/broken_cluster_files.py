@@ -18,6 +18,8 @@ BROKEN = [
     ("aws.yaml", "    min_workers: 0\n    max_workers: 40", "    min_workers: 60\n    max_workers: 40", "available_node_types.data-spot.min_workers", "min 60 and max 40"),
     ("aws.yaml", "max_workers: 88", "max_workers: 10", "max_workers", "below the 40 of data-spot"),
     ("aws.yaml", "provider:\n", "provider: [\n", "the file", "cannot be parsed"),
+    ("aws.yaml", "\nhead_setup_commands: []", "", "head_setup_commands", "Ray's own defaults run inside"),
+    ("azure.yaml", "\nsetup_commands: []", "", "setup_commands", "Ray's own defaults run inside"),
     # open doors
     ("aws.yaml", "--dashboard-host=127.0.0.1", "--dashboard-host=0.0.0.0", "head_start_ray_commands.1", "opens the dashboard"),
     ("aws.yaml", "export RAY_AUTH_MODE=token; ray start --head", "ray start --head", "head_start_ray_commands.1", "without RAY_AUTH_MODE=token"),
