@@ -145,8 +145,8 @@ def _check_setup(checked: Checked, data: dict[str, Any]) -> None:
         if key not in data:
             checked.wrong(
                 key,
-                "missing: Ray's own defaults run inside the containers then, and install what is not "
-                f"pinned, or fail; write {key}: [] where the image holds everything",
+                "missing: Ray's own defaults run inside the containers then, and install what is "
+                f"not pinned, or fail; write {key}: [] where the image holds everything",
             )
 
 
