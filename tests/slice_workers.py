@@ -6,7 +6,7 @@ import os
 import signal
 from dataclasses import dataclass
 
-from gristmill.core.errors import BadInputError, CorruptDataError
+from gristmill.core.errors import BadInputError, CorruptDataError, TryAgainError
 from gristmill.execution.work import SliceWorker
 
 
@@ -52,5 +52,7 @@ WHAT = {
     "corrupt": _raise(CorruptDataError("shard 7, byte 3: damaged")),
     "bad": _raise(BadInputError("uid 'x' is not 32 hex digits")),
     "full": _raise(OSError(errno.ENOSPC, "No space left on device")),
+    "lost": _raise(ConnectionResetError("the store hung up")),
+    "busy": _raise(TryAgainError("cannot reach s3://b/x now: SlowDown")),
     "bug": _raise(KeyError("nobody thought of this")),
 }

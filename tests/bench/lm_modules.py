@@ -1,7 +1,9 @@
 """PanGu-pi's two modules on the embedded corpora: loss and step time at equal parameters.
 
-Four models take turns step by step, on the same data, so that a busy moment of the machine hits all
-of them; a step time is the median over turns of the ratio to the plain model in the same turn.
+Losses are compared at equal parameters. Step times are of models with the same feed-forward, so that a
+module's whole cost is in them, and no size that matrix products like less. The models take turns step by
+step, so that a busy moment of the machine hits all of them; a step time is the median over turns of the
+ratio to the plain model in the same turn.
 `python tests/bench/lm_modules.py FOLDER train SEED` or `... time WIDTH` does one part; what was done is kept.
 """
 
@@ -15,7 +17,8 @@ import time
 from pathlib import Path
 
 STEPS, WARM_UP, PEAK, SEQUENCES, KEEP_EVERY = 600, 50, 2e-3, 8, 20
-SEEDS, WIDTHS, TURNS = (0, 1, 2), (512, 1024), 20
+SEEDS, WIDTHS, TURNS = (0, 1, 2), (128, 512, 1024), {128: 80, 512: 40, 1024: 20}
+TIMED_SEQUENCES = {128: SEQUENCES, 512: 2, 1024: 2}
 VALIDATION = 32
 MODULES = {
     "plain": {},
@@ -159,6 +162,8 @@ def held_out(model, corpus):
 def wide(width):
     from gristmill.models.lm.presets import preset
 
+    if width == preset("demo").width:
+        return preset("demo")
     return dataclasses.replace(
         preset("demo"),
         width=width,
@@ -169,16 +174,20 @@ def wide(width):
 
 
 def step_times(out, width):
-    """Step times only, of a wider model on made-up tokens."""
+    """Step times only, on made-up tokens."""
     import torch
 
+    from gristmill.execution.allocator import keep_freed_memory
+
+    keep_freed_memory()  # as the ranks of a training do
     torch.set_num_threads(1)
-    models = {name: config.build() for name, config in configs(wide(width)).items()}
+    base = wide(width)
+    models = {name: dataclasses.replace(base, **m).build() for name, m in MODULES.items()}
     optimizers = {name: optimizer_of(model) for name, model in models.items()}
     choose = torch.Generator().manual_seed(0)
     times = {name: [] for name in models}
-    for turn in range(TURNS + 1):
-        batch = torch.randint(0, 4096, (2, 257), generator=choose)
+    for turn in range(TURNS[width] + 1):
+        batch = torch.randint(0, 4096, (TIMED_SEQUENCES[width], 257), generator=choose)
         for name, (seconds, _) in take_turns(models, optimizers, batch, turn, 1e-4).items():
             if turn:  # the first meets cold caches
                 times[name].append(seconds)
@@ -210,18 +219,15 @@ def page(out, heading):
     losses = {
         name: [statistics.mean(s["losses"][name].values()) for s in seeds] for name in MODULES
     }
-    times = {name: [t for s in seeds for t in s["times"][name]] for name in MODULES}
     lines = [heading("PanGu-pi's modules: loss and step time", "make bench").rstrip(), ""]
     lines += [
         f"Demo model ({base.num_layers} layers, width {base.width}) on the embedded corpora: {STEPS} steps of "
         f"{SEQUENCES} x {base.context_length} tokens, AdamW, peak {PEAK:g}, fp32, one thread. The series has n = 2, "
         "the shortcuts T = 1 and r = 32; the feed-forward gives up the parameters that the modules take. "
-        f"Loss: nats a token on held-out text, mean over {len(seeds[0]['losses']['plain'])} domains, by seed. "
-        "Step time: percent added to the plain model's step in the same turn, median and middle half of "
-        f"{len(times['plain']):,} turns.",
+        f"Loss: nats a token on held-out text, mean over {len(seeds[0]['losses']['plain'])} domains, by seed.",
         "",
-        "| model | FFN hidden | parameters | FLOPs a token | loss by seed | mean | gain by seed | step time added, % |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| model | FFN hidden | parameters | FLOPs a token | loss by seed | mean | gain by seed |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     flops = base.flops_per_token()
     for name, config in demo.items():
@@ -234,24 +240,23 @@ def page(out, heading):
             ", ".join(f"{x:.4f}" for x in losses[name]),
             f"{statistics.mean(losses[name]):.4f}",
             "" if name == "plain" else ", ".join(f"{g:+.4f}" for g in gains),
-            "" if name == "plain" else added(times, name),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     lines += [
         "",
-        f"Median step of the plain model: {1000 * statistics.median(times['plain']):.0f} ms. "
         f"The plain model's seeds differ by {max(losses['plain']) - min(losses['plain']):.4f}.",
         "",
-        f"Wider models, 2 layers, 2 x 256 tokens a step, {TURNS} turns: percent added.",
+        "Percent that the modules add to a step beside the same feed-forward, with all their parameters: median and "
+        "middle half of the turns. The demo model, and wider ones of 2 layers.",
         "",
-        "| width | plain step, ms | " + " | ".join(list(MODULES)[1:]) + " |",
-        "| --- | --- |" + " --- |" * (len(MODULES) - 1),
+        "| width | sequences | turns | plain step, ms | " + " | ".join(list(MODULES)[1:]) + " |",
+        "| --- | --- | --- | --- |" + " --- |" * (len(MODULES) - 1),
     ]
     for width in WIDTHS:
         found = json.loads((out / f"width-{width}.json").read_text())["times"]
         cells = [added(found, name) for name in list(MODULES)[1:]]
         lines.append(
-            f"| {width} | {1000 * statistics.median(found['plain']):.0f} | {' | '.join(cells)} |"
+            f"| {width} | {TIMED_SEQUENCES[width]} | {TURNS[width]} | {1000 * statistics.median(found['plain']):.0f} | {' | '.join(cells)} |"
         )
     return "\n".join(lines) + "\n"
 

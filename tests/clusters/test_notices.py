@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 from killing import environment
 
+from gristmill.clusters import notices
 from gristmill.clusters.notices import ASK, GRACE_SECONDS
+from gristmill.core.errors import RunError
 from gristmill.recipes.commands import main
 
 TESTS = Path(__file__).parents[1]
@@ -96,6 +98,25 @@ def test_questions_that_cannot_be_are_refused(capsys):
     assert "every must be over 0" in capsys.readouterr().err
     assert main(["cluster", "notices", "--source", "kubernetes", "--grace", "0"]) == 2
     assert "grace must be 1 or more" in capsys.readouterr().err
+
+
+def test_a_busy_ray_is_asked_again(monkeypatch):
+    asked = []
+
+    def drain(node, seconds):
+        asked.append((node, seconds))
+        if len(asked) < 3:
+            raise RunError("Ray did not take the notice in 25 s")
+
+    monkeypatch.setattr(notices, "drain", drain)
+    monkeypatch.setattr(notices, "AGAIN_SECONDS", 0.01)
+    notices.insist("n", 30)
+    assert [node for node, _ in asked] == ["n"] * 3 and asked[0][1] > 28
+    asked.clear()
+    monkeypatch.setattr(notices, "AGAIN_SECONDS", 60)
+    with pytest.raises(RunError, match="did not take"):
+        notices.insist("n", 30)
+    assert len(asked) == 1, "after the deadline nobody is there to tell"
 
 
 DRAINING = """

@@ -10,7 +10,7 @@ import pytest
 from killing import environment
 from slice_workers import Square
 
-from gristmill.core.errors import BadInputError, CorruptDataError
+from gristmill.core.errors import BadInputError, CorruptDataError, TryAgainError
 from gristmill.execution.session import Execution, source_root
 from gristmill.execution.slices import Slice, SliceFailedError, map_slices
 
@@ -66,6 +66,8 @@ def test_nothing_to_do(run):
         ("corrupt", CorruptDataError, "shard 7, byte 3"),
         ("bad", BadInputError, "32 hex digits"),
         ("full", SliceFailedError, "the disk is full; make room"),
+        ("lost", TryAgainError, "slice 003: ConnectionResetError.*the same command goes on"),
+        ("busy", TryAgainError, "^cannot reach s3://b/x now"),
         ("bug", SliceFailedError, "slice 003: KeyError.*nobody thought of this"),
     ],
 )
@@ -112,3 +114,31 @@ print("RESULT" + json.dumps(done))
     assert done.returncode == 0, done.stderr[-2000:]
     result = json.loads(done.stdout.split("RESULT")[1])
     assert result == [{"square": i * i, "ready": 1} for i in range(5)]
+
+
+@pytest.mark.slow
+def test_a_slice_that_kills_its_gpu_worker_is_not_tried_for_ever(tmp_path):
+    (tmp_path / "log").mkdir()
+    script = f"""
+import ray
+from gristmill.core.cli import guarded
+from gristmill.execution.session import Execution
+from gristmill.execution.slices import Slice, map_slices
+from slice_workers import Square
+ray.init("local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
+pieces = [Slice(name="000", payload={{"number": 0, "what": "die"}})]
+worker = Square({str(tmp_path / "log")!r}, num_gpus=1.0)
+raise SystemExit(guarded(lambda: map_slices(
+    "s", pieces, worker, ledger={str(tmp_path / "ledger")!r}, execution=Execution()) and 0))
+"""
+    path = os.pathsep.join([source_root(), str(Path(__file__).parents[1])])
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment(PYTHONPATH=path),
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 1, done.stderr[-2000:]
+    assert "error: a slice failed in Ray, after up to 5 retries" in done.stderr
+    assert (tmp_path / "log" / "0").read_text() == "." * 6

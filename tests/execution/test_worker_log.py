@@ -65,6 +65,23 @@ def test_a_rank_is_followed_beyond_its_end(tmp_path, end, words, status):
     assert LOG_NAME.fullmatch(f"logs/{name}"), name
 
 
+@pytest.mark.parametrize(
+    ("name", "hidden"),
+    [
+        ("AZURE_STORAGE_ACCOUNT_KEY", True),
+        ("AZURE_STORAGE_CONNECTION_STRING", True),
+        ("AWS_ACCESS_KEY_ID", True),
+        ("WANDB_API_KEY", True),
+        ("DB_PASSWORD", True),
+        ("KEYBOARD_LAYOUT", False),
+        ("MONKEY_NAME", False),
+    ],
+)
+def test_which_variables_reach_no_log(monkeypatch, name, hidden):
+    monkeypatch.setenv(name, "hunter2hunter2")
+    assert ("hunter2hunter2" in worker_log._secrets()) == hidden
+
+
 def test_a_worker_that_never_stops_fills_no_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(worker_log, "PART_BYTES", 1000)
     source = tmp_path / "w.out"

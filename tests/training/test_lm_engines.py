@@ -63,10 +63,12 @@ def runs(request, plain, corpus, tmp_path_factory):
         specs[name, "guarded"] = spec_for(
             corpus, folder / f"g-{name}", engine=name, guard=JUMPY, optimization=SLOW, steps=16
         )
-        for bf16 in (False, True) if name != "zero0" else ():
-            specs[name, f"guarded, offload, bf16 {bf16}"] = spec_for(
-                corpus, folder / f"g-{name}-{bf16}", engine=name, guard=JUMPY, optimization=SLOW,
-                steps=16, offload=True, bf16=bf16,
+        for offload, bf16 in (
+            ((True, False), (True, True), (False, True)) if name != "zero0" else ()
+        ):
+            specs[name, f"guarded, offload {offload}, bf16 {bf16}"] = spec_for(
+                corpus, folder / f"g-{name}-{offload}-{bf16}", engine=name, guard=JUMPY,
+                optimization=SLOW, steps=16, offload=offload, bf16=bf16,
             )  # fmt: skip
         specs[name, "resumed"] = spec_for(corpus, folder / f"r-{name}", engine=name)
         shutil.copytree(plain[1] / "step-00000008", folder / f"r-{name}" / "step-00000008")
@@ -134,6 +136,24 @@ def test_stage_three_never_has_the_model_whole_on_a_device(corpus, tmp_path, mon
     monkeypatch.setattr(deepspeed, "initialize", initialize)
     train_here(spec)
     assert whole and not any(whole), "DeepSpeed would move these to the device all at once"
+
+
+def test_stage_zero_computes_in_bf16_as_it_would_on_a_gpu(corpus, tmp_path, monkeypatch):
+    """DeepSpeed asks of CUDA alone whether there is an autocast to take away."""
+    pytest.importorskip("deepspeed")
+    real, seen = torch.is_autocast_enabled, set()
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind="cpu": real(kind))
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    forward = torch.nn.Linear.forward
+
+    def watched(self, value):
+        made = forward(self, value)
+        seen.add(made.dtype)
+        return made
+
+    monkeypatch.setattr(torch.nn.Linear, "forward", watched)
+    train_here(spec_for(corpus, tmp_path, engine="zero0", bf16=True, steps=1))
+    assert seen == {torch.bfloat16}
 
 
 @pytest.mark.slow

@@ -144,9 +144,23 @@ def test_the_plan_says_what_it_costs(job_for):
     text = job_for(where={"min_workers": 1, "max_workers": 5}).plan().text()
     for words in (
         "2,304 tokens", "12 of 12 sequences (192 tokens)", "FLOPs, forward and backward",
-        "0.06 epochs", "every 4 steps", "does not divide by 5 workers", "a checkpoint",
+        "0.06 epochs", "every 4 steps, and when the last is 30 min old", "1 to 5 by torch",
+        "4 micro-batches of 3 on the fewest", "does not divide by 5 workers", "a checkpoint",
     ):  # fmt: skip
         assert words in text, text
+
+
+def test_fewer_workers_of_an_elastic_run_compute_no_more_at_once():
+    elastic = Placement(min_workers=2, max_workers=16)
+    assert elastic.most_at_once(100) == 7 and elastic.least_workers == 2
+    assert dataclasses.replace(elastic, micro_batch_size=3).most_at_once(100) == 3
+    assert Placement(workers=4).most_at_once(100) == 0
+
+
+def test_where_all_checkpoints_are_kept_the_clock_adds_none(job_for):
+    job = job_for(where={"keep_checkpoints": 0})
+    assert job.execution.minutes_between_checkpoints == 0
+    assert "min old" not in job.plan().text()
 
 
 def test_validations_cost_a_tenth_at_most(job_for):

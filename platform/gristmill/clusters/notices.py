@@ -34,6 +34,8 @@ SERVICES = {"aws": LINK_LOCAL, "gcp": "http://metadata.google.internal", "azure"
 TIMEOUT_SECONDS = 3.0
 DRAIN_SECONDS = 25
 """How long Ray may take to hear of it; with a pod's grace it must fit what Kubernetes grants."""
+AGAIN_SECONDS = 2.0
+"""After Ray did not take a notice."""
 ERRORS_TOLD = 12
 """Every so many failed questions in a row one is logged."""
 logger = logging.getLogger(__name__)
@@ -61,11 +63,7 @@ class HeedNotices(Action):
         if self.grace < 1:
             raise BadInputError(f"grace must be 1 or more, not {self.grace}")
         if self.source == "kubernetes":
-            if release(self.node):
-                return 0  # nothing runs there: a scale-down, and its GPUs are not held for it
-            drain(self.node, self.grace)
-            time.sleep(self.grace)  # the pod's processes are told to end when its hook has ended
-            return 0
+            return self._end_pod()
         base, failed = self.service or SERVICES[self.source], 0
         while True:
             try:
@@ -77,10 +75,40 @@ class HeedNotices(Action):
                     logger.warning("no answer of the metadata service: %s", error)
                 failed += 1
             if seconds is not None:
-                drain(self.node, seconds)
+                insist(self.node, seconds)
                 logger.warning("this machine will be taken away in %d s; Ray knows", seconds)
                 return 0
             time.sleep(self.every)
+
+    def _end_pod(self) -> int:
+        """Kubernetes tells the pod's processes to end when this has returned."""
+        try:
+            if release(self.node):
+                return 0  # nothing runs there: a scale-down, and its GPUs are not held for it
+        except RunError as error:
+            logger.warning("%s; taken for a node that works", error)
+        end = time.monotonic() + self.grace
+        insist(self.node, self.grace)
+        time.sleep(max(end - time.monotonic(), 0))
+        return 0
+
+
+def insist(node: str, seconds: int) -> None:
+    """Drain a node, asking a busy Ray again as long as there is time.
+
+    Raises:
+        RunError: Ray has not taken it to the end.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            drain(node, max(int(end - time.monotonic()), 1))
+            return
+        except RunError as error:
+            if time.monotonic() + AGAIN_SECONDS >= end:
+                raise
+            logger.warning("%s; asking again", error)
+            time.sleep(AGAIN_SECONDS)
 
 
 def release(node: str) -> bool:

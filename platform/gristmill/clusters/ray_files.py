@@ -46,6 +46,7 @@ def check_ray(checked: Checked, data: dict[str, Any]) -> None:
     _check_commands(checked, data)
     _check_images(checked, data)
     if at(data, "provider.type") in CLOUDS:
+        _check_setup(checked, data)
         _check_network(checked, data)
         providers.check_nodes(checked, data)
     if at(data, "provider.type") == "local":
@@ -136,6 +137,17 @@ def _check_commands(checked: Checked, data: dict[str, Any]) -> None:
             f"{data['idle_timeout_minutes']} minutes of idle machines are paid for; "
             f"use {LONG_IDLE_MINUTES} or less",
         )
+
+
+def _check_setup(checked: Checked, data: dict[str, Any]) -> None:
+    """Lists that Ray fills with installs of its own where a file leaves them out."""
+    for key in ("setup_commands", "head_setup_commands"):
+        if key not in data:
+            checked.wrong(
+                key,
+                "missing: Ray's own defaults run inside the containers then, and install what is "
+                f"not pinned, or fail; write {key}: [] where the image holds everything",
+            )
 
 
 def _check_comments(checked: Checked) -> None:

@@ -92,8 +92,8 @@ class Head:
     """Root volume."""
     cpus: int = 8
     """Kubernetes: CPUs of the pod."""
-    memory_gib: int = 32
-    """Kubernetes: memory of the pod."""
+    memory_gib: int = 64
+    """Kubernetes: memory of the pod; at its end a training's model is there once in float32."""
     selector: dict[str, str] = field(default_factory=dict)
     """Kubernetes: labels of the nodes it may run on: no GPUs, none that may be taken away."""
 

@@ -5,6 +5,7 @@ whole at the end of its upload. So a reader never sees half a file under its fin
 """
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -18,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 import fsspec
 from fsspec.core import url_to_fs
 
-from gristmill.core.errors import BadInputError, CorruptDataError, GristmillError
+from gristmill.core.errors import BadInputError, CorruptDataError, GristmillError, TryAgainError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,26 +38,54 @@ def reaching(uri: str) -> Iterator[None]:
     wait for, a missing file, or meet again and live, a lost connection, goes through as it is.
 
     Raises:
-        BadInputError: The store refuses us, or its client cannot even ask.
+        TryAgainError: The store cannot be reached, or answers that it is busy or broken.
+        BadInputError: It refuses us, or its client cannot even ask.
     """
     try:
         yield
     except GristmillError:
         raise
-    except OSError as error:
-        if is_local(uri) or not isinstance(error, PermissionError):
-            raise
-        raise _unreached(uri, error) from error
     except Exception as error:
         if is_local(uri):
             raise
-        raise _unreached(uri, error) from error
+        if passing(error) and not isinstance(error, (ConnectionError, TimeoutError)):
+            raise TryAgainError(
+                f"cannot reach {redact(uri)} now: {_said(error)}; where its name and the network "
+                "are right, the same command goes on later"
+            ) from error
+        if isinstance(error, OSError) and not isinstance(error, PermissionError):
+            raise
+        raise _refused(uri, error) from error
 
 
-def _unreached(uri: str, error: Exception) -> BadInputError:
-    said = " ".join(str(error).split()).rstrip(".") or "no reason given"
+PASSING_KINDS = {
+    *("botocore.ConnectionError", "botocore.HTTPClientError", "aiohttp.ClientConnectionError"),
+    *("azure.ServiceRequestError", "azure.ServiceResponseError", "google.TransportError"),
+}
+"""What clients of stores raise that is no OSError when nobody answers."""
+PASSING_ERRNOS = {errno.EBUSY, getattr(errno, "EREMOTEIO", errno.EIO), errno.EAGAIN}
+"""As s3fs gives 503 (slow down), 500 and 409."""
+
+
+def passing(error: BaseException) -> bool:
+    """Whether a store that raises this may answer in a while: lost connections, 429 and 5xx."""
+    if isinstance(error, (ConnectionError, TimeoutError)):
+        return True
+    if isinstance(error, OSError) and error.errno in PASSING_ERRNOS:
+        return True
+    kinds = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(error).mro()}
+    status = str(getattr(error, "status_code", None) or getattr(error, "code", None) or "")
+    return bool(kinds & PASSING_KINDS) or bool(re.fullmatch(r"429|5\d\d", status))
+
+
+def _said(error: Exception) -> str:
+    text = " ".join(str(error).split()).rstrip(".") or "no reason given"
+    return f"{type(error).__name__}: {text}"
+
+
+def _refused(uri: str, error: Exception) -> BadInputError:
     return BadInputError(
-        f"cannot reach {redact(uri)}: {type(error).__name__}: {said}; check its name, the network, "
+        f"cannot reach {redact(uri)}: {_said(error)}; check its name, the network, "
         "and the credentials that its client finds in the environment (of s3:// AWS_PROFILE, or "
         "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)"
     )
@@ -180,15 +209,30 @@ def read_bytes(uri: str) -> bytes:
     Raises:
         BadInputError: There is no such file.
     """
-    if is_local(uri):
-        with open_read(uri) as file:
-            return file.read()
-    fs, path = filesystem(uri)
+    found = read_if_there(uri)
+    if found is None:
+        raise BadInputError(f"no file at {redact(uri)}")
+    return found
+
+
+def read_if_there(uri: str) -> bytes | None:
+    """A whole file, in one request; None where there is none, which a failed request does not say.
+
+    Raises:
+        BadInputError: It is a folder, or the store refuses us.
+        TryAgainError: The store cannot be reached.
+    """
     try:
+        if is_local(uri):
+            with open(local_path(uri), "rb") as file:
+                return file.read()
+        fs, path = filesystem(uri)
         with reaching(uri):
             return bytes(fs.cat_file(path))
-    except FileNotFoundError as error:
-        raise BadInputError(f"no file at {redact(uri)}") from error
+    except FileNotFoundError:
+        return None
+    except IsADirectoryError as error:
+        raise BadInputError(f"{redact(uri)} is a folder; give a file") from error
 
 
 def read_range(uri: str, start: int, stop: int) -> bytes:

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from gristmill.core import io
-from gristmill.core.errors import BadInputError
+from gristmill.core.errors import TryAgainError
 
 LOGS, EVENTS = "logs", "events.jsonl"
 FLUSH_SECONDS = 15.0
@@ -59,7 +59,8 @@ class Journal:
             # Into the run's log alone: at the terminal an error is one line.
             lines = "".join(traceback.format_exception(error)).splitlines(keepends=True)
             self._take("".join(io.redact(x) if "://" in x else x for x in lines))
-            self.event("failed", kind=type(error).__name__, message=io.redact(str(error))[:2000])
+            how = "stopped" if isinstance(error, TryAgainError) or io.passing(error) else "failed"
+            self.event(how, kind=type(error).__name__, message=io.redact(str(error))[:2000])
         elif error is not None:  # Ctrl-C, a call to exit
             self.event("stopped", kind=type(error).__name__)
         self._close()
@@ -156,10 +157,7 @@ def read_events(uri: str) -> list[dict[str, Any]]:
 
 def _bytes_of(path: str) -> bytes:
     """A file's bytes, none when it is not there; never what a cache of listings believes."""
-    try:
-        return io.read_bytes(path)
-    except BadInputError:
-        return b""
+    return io.read_if_there(path) or b""
 
 
 def read_log(uri: str, last: int) -> list[str]:

@@ -90,7 +90,9 @@ def status(uri: str) -> Status:
     if events and events[-1]["event"] == "failed":
         said = f"{events[-1]['kind']}: {events[-1]['message'].splitlines()[0]}"
         return Status(uri=run.uri, job=job, state="failed", began=began, last=last, said=said)
-    return Status(uri=run.uri, job=job, state="stopped", began=began, last=last, said=figures)
+    why = events[-1].get("message", "") if events else ""
+    said = "; ".join(x for x in (*why.splitlines()[:1], figures) if x)
+    return Status(uri=run.uri, job=job, state="stopped", began=began, last=last, said=said)
 
 
 def _plain(values: dict[str, Any]) -> list[tuple[str, Any]]:

@@ -136,9 +136,19 @@ def _by_actors(lines: Sequence[str], host: "Host", execution: Execution) -> Iter
         num_gpus=host.worker.num_gpus,
         num_cpus=host.worker.num_cpus,
         batch_size=1,
+        max_restarts=-1,  # of an actor, which does many slices
+        max_task_retries=RETRIES_AFTER_A_KILL,
     )
-    for row in data.iter_rows():
-        yield row["outcome"]
+    try:
+        for row in data.iter_rows():
+            yield row["outcome"]
+    except ray.exceptions.RayError as error:
+        if machines_lost(error):
+            raise
+        raise SliceFailedError(
+            f"a slice failed in Ray, after up to {RETRIES_AFTER_A_KILL} retries: "
+            f"{str(error).strip() or type(error).__name__}"
+        ) from error
 
 
 class Host:
@@ -169,9 +179,14 @@ class Host:
             io.write_json(io.join(self._ledger, piece.name + ".json"), result)
         except CorruptDataError as error:
             return {"error": str(error), "kind": "corrupt"}
+        except TryAgainError as error:
+            return {"error": str(error), "kind": "try again"}
         except GristmillError as error:
             kind = "bad input" if isinstance(error, BadInputError) else "other"
             return {"error": str(error), "kind": kind}
+        except (ConnectionError, TimeoutError) as error:
+            said = f"slice {piece.name}: {error!r}; the same command goes on"
+            return {"error": said, "kind": "try again"}
         except Exception as error:
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 return {"error": f"{DISK_FULL}: {error}", "kind": "other"}

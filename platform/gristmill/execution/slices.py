@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from gristmill.core import io
-from gristmill.core.errors import BadInputError, CorruptDataError, GristmillError
+from gristmill.core.errors import BadInputError, CorruptDataError, GristmillError, TryAgainError
 from gristmill.core.progress import Progress
 from gristmill.execution.hosting import Host, outcomes
 from gristmill.execution.session import Execution
@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 _ERRORS: dict[str, type[GristmillError]] = {
     "corrupt": CorruptDataError,
     "bad input": BadInputError,
+    "try again": TryAgainError,
     "other": SliceFailedError,
 }
 
@@ -63,6 +64,7 @@ def map_slices(
     Raises:
         CorruptDataError: A slice cannot be read and `skip_corrupt` is off.
         BadInputError: A worker found input that cannot be right.
+        TryAgainError: A worker lost its store's connection.
         SliceFailedError: A worker raised anything else.
     """
     done = committed(ledger)

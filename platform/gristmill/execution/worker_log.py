@@ -29,7 +29,10 @@ ENDED = "-- the process has ended"
 CRASH = b"Fatal Python error"
 """How faulthandler begins."""
 DIED = f"{ENDED} without a word: killed, or crashed"
-SECRET = re.compile(r"SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|(API|ACCESS|PRIVATE)_?KEY", re.I)
+SECRET = re.compile(
+    r"SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|CONNECTION_STRING|(^|_|API|ACCESS|PRIVATE)KEY(_|$)",
+    re.I,
+)
 
 
 class WorkerLog:

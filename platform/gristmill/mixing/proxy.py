@@ -17,6 +17,7 @@ from gristmill.core.errors import GristmillError
 from gristmill.corpora.mixture import Mixture
 from gristmill.corpora.stream import TokenStream, validation_batch
 from gristmill.corpora.tokens import TokenCorpus
+from gristmill.execution.allocator import keep_freed_memory
 from gristmill.mixing.proxy_settings import ProxySettings
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ class ProxyBench:
 
         torch.set_num_threads(self.threads)
         self.device = torch.device("cuda" if self.on_gpu else "cpu")
+        if not self.on_gpu:
+            keep_freed_memory()
         self.corpus = TokenCorpus(*self.corpora)
         self.validation = {
             domain: validation_batch(

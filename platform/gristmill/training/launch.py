@@ -25,6 +25,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from gristmill.core import errors, io
 from gristmill.core.errors import GristmillError, RunError, TryAgainError
 from gristmill.core.run import current_logs
+from gristmill.execution.allocator import keep_freed_memory
 from gristmill.execution.follower import followed
 from gristmill.execution.growth import growth
 from gristmill.execution.session import machines_lost
@@ -297,6 +298,8 @@ def _rank_main(config: dict[str, Any]) -> None:
         world_size=context.get_world_size(),
         device=ray.train.torch.get_device(),
     )
+    if place.device.type == "cpu":
+        keep_freed_memory()
     try:
         with followed(config["logs"], log_kind(place.rank)):
             config["train"](spec, place, lambda record: _send(mailbox, record))

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from open_clip_train.data import SharedEpoch
 
-from gristmill.core.errors import BadInputError
+from gristmill.core.errors import RunError
 from gristmill.execution.hosting import fault_point
 from gristmill.training import checkpoint, clip
 from gristmill.training.clip import Trainee
@@ -62,7 +62,8 @@ def train(spec: TrainSpec, place: Place, post: Post) -> None:
     batches from their start, without training on those that were had, and goes on with the same.
 
     Raises:
-        BadInputError: The data has nothing usable, or the loss is no longer a number.
+        BadInputError: The data has nothing usable.
+        RunError: The loss is no longer a number.
         CorruptDataError: The newest checkpoint cannot be read.
     """
     trainee = clip.build(spec.scale, place, spec.steps, seed=spec.seed, precision=spec.precision)
@@ -151,9 +152,9 @@ def _save_step(spec: TrainSpec, done: int, trainee: Trainee, place: Place, tell:
     tell({**record, "written": True})
 
 
-def diverged(value: float, step: int, spec: TrainSpec) -> BadInputError:
+def diverged(value: float, step: int, spec: TrainSpec) -> RunError:
     """The error for a loss that is no number."""
-    return BadInputError(
+    return RunError(
         f"the loss is {value} at step {step} (checked every {spec.steps.log_every}); "
         f"learning rate {spec.scale.learning_rate:g}, precision {spec.precision}: "
         "lower the rate, set --grad-clip-norm, or look for bad data, and start with --overwrite"

@@ -133,6 +133,8 @@ def read(folder: str, *, device: str = "cpu", expect: ModelConfig | None = None)
     stored: dict[str, Tensor] = {}
     for uri in io.list_files(folder, ".safetensors"):
         stored |= safetensor_file.read(uri)
+    # Tables that writers of older Llamas kept beside the weights; they follow from the settings.
+    stored = {k: v for k, v in stored.items() if not k.endswith("rotary_emb.inv_freq")}
     ours = {names(name): name for name, _ in config.build(device="meta").named_parameters()}
     if config.tied:
         stored.pop("lm_head.weight", None)  # some writers store it twice

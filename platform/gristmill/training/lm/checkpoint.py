@@ -116,6 +116,7 @@ def read_states(
         for name in sorted(key.removeprefix("param/") for key in tensors if key[:6] == "param/"):
             kinds = ("param", "exp_avg", "exp_avg_sq")
             yield name, ParamState(**{kind: tensors[f"{kind}/{name}"] for kind in kinds})
+        del tensors  # before the next file is read
 
 
 @contextlib.contextmanager

@@ -29,11 +29,15 @@ def bf16_peak(name: str) -> float | None:
 
 class Clock:
     """MFU is PaLM's (arXiv:2204.02311, appendix B): tokens/s x FLOPs a token / the devices' peak;
-    recomputation does not count."""
+    recomputation does not count. Of a sliding window only the keys seen count, since the kernel
+    passes over the others."""
 
     def __init__(self, spec: "LmSpec", place: Place) -> None:
         self._tokens = spec.batch_size * spec.seq_len
-        self._flops = spec.model.flops_per_token(spec.seq_len)
+        windowed = 0 < spec.model.window < spec.seq_len
+        self._flops = spec.model.flops_per_token(
+            spec.seq_len, attention="causal" if windowed else "full"
+        )
         self.device = UNKNOWN
         peak = None
         if place.device.type == "cuda":

@@ -47,10 +47,12 @@ class DeepSpeedEngine(Engine):
         on_gpu = place.device.type == "cuda"
         if self.stage == 3:
             self._cut_up(model)
-        optimizer = make_optimizer(model, spec.optimization, fused=on_gpu and not spec.offload)
+        # With offload it steps on the host, where torch's fused kernel goes over memory once too.
+        optimizer = make_optimizer(model, spec.optimization, fused=on_gpu or spec.offload)
         self._fused = bool(optimizer.defaults["fused"])
+        trained = _Autocast(model, place.device.type) if self._bare and spec.bf16 else model
         self._engine: Any = deepspeed.initialize(
-            model=model, optimizer=optimizer, config=self._config(), dist_init_required=False
+            model=trained, optimizer=optimizer, config=self._config(), dist_init_required=False
         )[0]
         self._params = trained_parameters(model)
 
@@ -75,23 +77,26 @@ class DeepSpeedEngine(Engine):
             bf16 |= {"check_grad_overflow": True, "immediate_grad_update": True}
         # One micro-batch has nothing to sum up, and needs no float32 for it.
         summed_in = "bf16" if sharded and spec.micro_batches == 1 else "fp32"
+        # Stage 1 hands all that it has summed up over at once; in bf16 that would be a copy of it.
+        widely = {"communication_data_type": "fp32"} if summed_in == "fp32" and sharded else {}
+        widely = widely if self.stage == 1 else {}
         return {
             "train_micro_batch_size_per_gpu": spec.micro_batch_size,
             "gradient_accumulation_steps": spec.micro_batches,
             "gradient_clipping": 0.0 if self._bare else spec.optimization.clip,
             "bf16": bf16,
             "data_types": {"grad_accum_dtype": summed_in},
+            **widely,
             "zero_optimization": zero,
             "zero_allow_untested_optimizer": True,  # torch's AdamW: DeepSpeed's own compile first
             "zero_force_ds_cpu_optimizer": False,
             "steps_per_print": 1 << 62,
+            "timers": {"throughput": {"enabled": False}},  # it waits for the GPU twice a forward
         }
 
     def forward(self, rows: Tensor, *, reduction: "Reduction" = "sum") -> Tensor:
         """Cross entropy; in bf16 the weights are bf16, with float32 masters in the optimizer."""
-        kind, on = self.place.device.type, self.spec.bf16 and self._bare
-        with torch.autocast(kind, dtype=torch.bfloat16, enabled=on):
-            loss: Tensor = self._engine(*inputs_and_targets(rows), reduction=reduction)
+        loss: Tensor = self._engine(*inputs_and_targets(rows), reduction=reduction)
         return loss
 
     def backward(self, loss: Tensor, *, last: bool, discard: bool = False) -> None:
@@ -239,6 +244,21 @@ class DeepSpeedEngine(Engine):
         with self._deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
             if self.place.rank == 0:
                 parameter.copy_(value)
+
+
+class _Autocast(torch.nn.Module):
+    """The model under autocast in bf16. DeepSpeed takes an autocast around its own forward away,
+    unless the whole process trains so."""
+
+    def __init__(self, model: Decoder, kind: str) -> None:
+        super().__init__()
+        self.model, self._kind = model, kind
+
+    def forward(self, *tensors: Tensor, reduction: "Reduction") -> Tensor:
+        """The model's."""
+        with torch.autocast(self._kind, dtype=torch.bfloat16):
+            loss: Tensor = self.model(*tensors, reduction=reduction)
+        return loss
 
 
 def _import(place: Place) -> Any:

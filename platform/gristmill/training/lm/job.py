@@ -208,7 +208,7 @@ class TrainLmJob(Job):
                 name=where.engine,
                 bf16=bf16,
                 offload=where.offload,
-                micro_batch_size=where.micro_batch_size,
+                micro_batch_size=where.most_at_once(self.batch_size),
                 micro_batches=1,
                 optimization=self.optimization,
             ),
@@ -221,7 +221,7 @@ class TrainLmJob(Job):
             log_every=max(1, self.num_steps // LOGGED_STEPS),
             checkpoints=run.path(checkpoint.FOLDER),
             checkpoint_every=self.checkpoint_every,
-            checkpoint_minutes=where.checkpoint_minutes,
+            checkpoint_minutes=where.minutes_between_checkpoints,
             keep_checkpoints=where.keep_checkpoints,
         )
 

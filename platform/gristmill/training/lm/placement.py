@@ -29,7 +29,8 @@ class Placement:
     offload: bool = False
     """Optimizer states in the host's memory; zero1 to zero3."""
     micro_batch_size: int = 0
-    """Sequences a rank computes at once, its gradients summed; 0: all of its share."""
+    """Sequences a rank computes at once, its gradients summed; 0: all of its share, and of an
+    elastic run its share on the most workers, so that fewer need no more memory for activations."""
     recompute: bool = False
     """Keep only each block's input and compute the block again in backward."""
     compile: bool = True
@@ -40,7 +41,8 @@ class Placement:
     checkpoint_every: int = 0
     """Steps between checkpoints; 0: a tenth of the training. Also how much a dead node costs."""
     checkpoint_minutes: float = 30.0
-    """Write one as well when the last is so old; 0: never. So much a dead node costs at most."""
+    """Write one as well when the last is so old; 0, or where all are kept: never. So much a dead
+    node costs at most."""
     keep_checkpoints: int = 2
     """How many of the newest to keep; 0 keeps all."""
     max_failures: int = 3
@@ -82,6 +84,22 @@ class Placement:
     def most_workers(self) -> int:
         """Ranks at most, as far as the command says: 0 when it does not."""
         return self.max_workers or self.workers
+
+    @property
+    def least_workers(self) -> int:
+        """Ranks at least, on which a rank holds most; 0 when the command does not say."""
+        return self.min_workers or self.workers
+
+    def most_at_once(self, batch_size: int) -> int:
+        """Sequences a rank computes at once, at most; 0: all of its share."""
+        if self.elastic and not self.micro_batch_size:
+            return -(-batch_size // self.max_workers)
+        return self.micro_batch_size
+
+    @property
+    def minutes_between_checkpoints(self) -> float:
+        """0: only the steps count."""
+        return self.checkpoint_minutes if self.keep_checkpoints else 0.0
 
     def session(self) -> Execution:
         """As `execution.session` takes it."""

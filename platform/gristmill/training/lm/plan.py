@@ -31,7 +31,7 @@ def disk_bytes(job: "TrainLmJob") -> int:
     total = -(-job.num_steps // job.checkpoint_every)
     kept = job.execution.keep_checkpoints
     count = min(total, kept + 1) if kept else total
-    if kept and job.execution.checkpoint_minutes:
+    if job.execution.minutes_between_checkpoints:
         count = kept + 1  # by the clock there may be more than by the steps
     return count * checkpoint_bytes(job) + MODEL_BYTES * job.config.num_params
 
@@ -62,7 +62,7 @@ def make_plan(job: "TrainLmJob") -> Plan:
 
     checked = check(job)
     require_room(job, job.out)
-    workers = job.execution.most_workers or 1
+    workers = job.execution.least_workers or 1  # on fewer, each holds more
     tokens = job.num_steps * job.batch_size * checked.seq_len
     flops = job.config.flops_per_token(checked.seq_len) * tokens
     memory = _memory(job, checked, workers)
@@ -91,7 +91,8 @@ def _amounts(
     return [
         ("params", f"{job.config.num_params:,}"),
         ("steps", f"{job.num_steps:,} of {job.batch_size:,} sequences ({batch:,} tokens)"),
-        ("ranks", f"{workers} by {where.engine}, {-(-rows // micro)} micro-batches of {micro}"),
+        ("ranks", f"{_ranks(job, workers)} by {where.engine}, {-(-rows // micro)} micro-batches of "
+                  f"{micro}{' on the fewest' if where.elastic else ''}"),
         ("rate", f"{peak:.3g} at its peak, {job.optimization.schedule}"),
         ("compute", f"{flops:.2e} FLOPs, forward and backward"),
         ("memory", f"{human_bytes(_on_card(job, memory))} a GPU: weights "
@@ -106,15 +107,19 @@ def _amounts(
     ]  # fmt: skip
 
 
+def _ranks(job: "TrainLmJob", workers: int) -> str:
+    return f"{workers} to {job.execution.max_workers}" if job.execution.elastic else f"{workers}"
+
+
 def _by_clock(job: "TrainLmJob") -> str:
-    minutes = job.execution.checkpoint_minutes
+    minutes = job.execution.minutes_between_checkpoints
     return f", and when the last is {minutes:g} min old" if minutes else ""
 
 
 def _rows(job: "TrainLmJob", workers: int) -> tuple[int, int]:
     """A rank's rows of a step, and how many of them at once."""
     rows = -(-job.batch_size // workers)
-    return rows, min(job.execution.micro_batch_size or rows, rows)
+    return rows, min(job.execution.most_at_once(job.batch_size) or rows, rows)
 
 
 def _memory(job: "TrainLmJob", checked: "Checked", workers: int) -> "Memory":
@@ -180,12 +185,13 @@ def _warnings(job: "TrainLmJob", checked: "Checked", workers: int, needed: int) 
     if not job.execution.most_workers:
         said.append("counted for 1 worker; a run takes one worker a GPU unless told --workers")
     if job.execution.elastic:
-        odd = [n for n in range(job.execution.min_workers, workers + 1) if job.batch_size % n]
+        most = job.execution.max_workers
+        odd = [n for n in range(workers, most + 1) if job.batch_size % n]
         if odd:
             said.append(
                 f"the batch does not divide by {', '.join(map(str, odd))} workers: some of their "
                 "rows stay empty"
             )
-    if job.execution.engine != "torch" and workers == 1:
+    if job.execution.engine != "torch" and (job.execution.most_workers or 1) == 1:
         said.append(f"{job.execution.engine} on one worker cuts nothing up")
     return said
