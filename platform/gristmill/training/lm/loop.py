@@ -310,11 +310,17 @@ def build_model(spec: LmSpec, place: Place) -> Any:
         model = spec.model.build(device=device, seed=spec.seed)
     model.recompute_blocks, model.kernel = spec.recompute, spec.attention_kernel
     if spec.compile and place.device.type == "cuda" and spec.engine.name != "zero3":
-        # By block: a backward in one piece gives all gradients at once, which ZeRO 2 then holds;
-        # and all blocks are one graph, compiled once.
-        for block in model.blocks:
-            block.compile()
+        compile_blocks(model)
     return model
+
+
+def compile_blocks(model: Any, **options: Any) -> None:
+    """torch.compile each block, which makes one graph for all.
+
+    Compiled whole, a backward is one piece that gives all gradients at once, and ZeRO 2 holds them.
+    """
+    for block in model.blocks:
+        block.compile(**options)
 
 
 def read_start(spec: LmSpec, device: str) -> Any:
