@@ -162,6 +162,17 @@ def test_another_model_is_exported_with_its_code(tmp_path):
         theirs(TOKENS, attention_mask=torch.zeros_like(TOKENS))
 
 
+def test_an_older_llama_keeps_tables_beside_its_weights(tmp_path):
+    model = model_of(LLAMA)
+    hugging_face.export(model, str(tmp_path))
+    [path] = tmp_path.glob("*.safetensors")
+    stored = safetensor_file.read(str(path))
+    stored = {name: value.clone() for name, value in stored.items()}
+    table = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}
+    safetensor_file.write(str(path), {**stored, **table}, metadata={"format": "pt"})
+    same(model, hugging_face.read(str(tmp_path)))
+
+
 def test_a_llama_with_parts_we_lack_is_refused(tmp_path):
     hugging_face.export(model_of(LLAMA), str(tmp_path))
     path = tmp_path / "config.json"

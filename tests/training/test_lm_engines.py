@@ -1,11 +1,13 @@
 """DeepSpeed's stages against plain torch, and checkpoints from any of them in any other."""
 
+import dataclasses
 import shutil
 from types import SimpleNamespace
 
 import pytest
 import torch
 from lm_training import (
+    MODEL,
     losses,
     of_kind,
     orders,
@@ -15,6 +17,9 @@ from lm_training import (
     write_small_tokens,
 )
 
+from gristmill.models.lm import checkpoint as model_folder
+from gristmill.training.lm import checkpoint
+from gristmill.training.lm.engine import trained_parameters
 from gristmill.training.lm.guard import Guard
 from gristmill.training.lm.loop import build_model
 from gristmill.training.lm.schedule import Optimization
@@ -136,6 +141,20 @@ def test_stage_three_never_has_the_model_whole_on_a_device(corpus, tmp_path, mon
     monkeypatch.setattr(deepspeed, "initialize", initialize)
     train_here(spec)
     assert whole and not any(whole), "DeepSpeed would move these to the device all at once"
+
+
+@pytest.mark.parametrize("stage", ["zero1", "zero3"])
+def test_a_start_is_not_rounded_to_what_the_model_computes_in(corpus, tmp_path, stage):
+    pytest.importorskip("deepspeed")
+    model = MODEL.build(seed=5)
+    model_folder.save(model, str(tmp_path / "start"))
+    still = Optimization(lr=1e-30)
+    spec = spec_for(corpus, tmp_path / "run", engine=stage, bf16=True, steps=1, optimization=still)
+    train_here(dataclasses.replace(spec, init=str(tmp_path / "start")))
+    manifest = checkpoint.read_manifest(str(tmp_path / "run"), 1, model=MODEL)
+    found = dict(checkpoint.read_states(str(tmp_path / "run"), 1, manifest))
+    for name, value in trained_parameters(model).items():
+        torch.testing.assert_close(found[name].param, value.detach(), rtol=0, atol=1e-25)
 
 
 def test_stage_zero_computes_in_bf16_as_it_would_on_a_gpu(corpus, tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ from lm_training import (
     train_ranks,
     write_small_tokens,
 )
+from torch._dynamo.testing import CompileCounter
 
 from gristmill.core import io
 from gristmill.core.errors import BadInputError, CorruptDataError, RunError
@@ -136,6 +137,28 @@ def test_a_notice_is_saved_at_once_and_gone_on_from(whole, corpus, tmp_path, mon
     assert losses(again) == expected
     assert orders(again)[23] == orders(whole[0])[23]
     assert same(states(whole[1])[0], states(tmp_path)[0])
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_compiled_blocks_share_their_graphs(recompute):
+    """Of shapes of which the batch changes: with gradients and without, first fixed and then not."""
+    torch._dynamo.reset()
+    counter = CompileCounter()
+    config = dataclasses.replace(MODEL, num_layers=5, series=2, shortcuts=1)
+    model, plain = config.build(seed=1), config.build(seed=1)
+    model.recompute_blocks = recompute
+    loop.compile_blocks(model, backend=counter)
+    for rows in (4, 4, 2, 3):
+        tokens = torch.randint(0, MODEL.vocab_size, (rows, 17))
+        losses = [m(tokens[:, :-1], tokens[:, 1:]) for m in (model, plain)]
+        for loss in losses:
+            loss.backward()
+        torch.testing.assert_close(*losses)
+        with torch.no_grad():
+            model(tokens[:, :-1], tokens[:, 1:])
+    assert counter.frame_count == 4, "not one for each of five blocks"
+    for one, other in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
 
 
 def test_only_so_many_checkpoints_are_kept(corpus, tmp_path):

@@ -5,7 +5,6 @@ whole at the end of its upload. So a reader never sees half a file under its fin
 """
 
 import contextlib
-import errno
 import hashlib
 import io
 import json
@@ -20,6 +19,7 @@ import fsspec
 from fsspec.core import url_to_fs
 
 from gristmill.core.errors import BadInputError, CorruptDataError, GristmillError, TryAgainError
+from gristmill.core.store_errors import passing, said
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,7 +50,7 @@ def reaching(uri: str) -> Iterator[None]:
             raise
         if passing(error) and not isinstance(error, (ConnectionError, TimeoutError)):
             raise TryAgainError(
-                f"cannot reach {redact(uri)} now: {_said(error)}; where its name and the network "
+                f"cannot reach {redact(uri)} now: {said(error)}; where its name and the network "
                 "are right, the same command goes on later"
             ) from error
         if isinstance(error, OSError) and not isinstance(error, PermissionError):
@@ -58,34 +58,9 @@ def reaching(uri: str) -> Iterator[None]:
         raise _refused(uri, error) from error
 
 
-PASSING_KINDS = {
-    *("botocore.ConnectionError", "botocore.HTTPClientError", "aiohttp.ClientConnectionError"),
-    *("azure.ServiceRequestError", "azure.ServiceResponseError", "google.TransportError"),
-}
-"""What clients of stores raise that is no OSError when nobody answers."""
-PASSING_ERRNOS = {errno.EBUSY, getattr(errno, "EREMOTEIO", errno.EIO), errno.EAGAIN}
-"""As s3fs gives 503 (slow down), 500 and 409."""
-
-
-def passing(error: BaseException) -> bool:
-    """Whether a store that raises this may answer in a while: lost connections, 429 and 5xx."""
-    if isinstance(error, (ConnectionError, TimeoutError)):
-        return True
-    if isinstance(error, OSError) and error.errno in PASSING_ERRNOS:
-        return True
-    kinds = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(error).mro()}
-    status = str(getattr(error, "status_code", None) or getattr(error, "code", None) or "")
-    return bool(kinds & PASSING_KINDS) or bool(re.fullmatch(r"429|5\d\d", status))
-
-
-def _said(error: Exception) -> str:
-    text = " ".join(str(error).split()).rstrip(".") or "no reason given"
-    return f"{type(error).__name__}: {text}"
-
-
 def _refused(uri: str, error: Exception) -> BadInputError:
     return BadInputError(
-        f"cannot reach {redact(uri)}: {_said(error)}; check its name, the network, "
+        f"cannot reach {redact(uri)}: {said(error)}; check its name, the network, "
         "and the credentials that its client finds in the environment (of s3:// AWS_PROFILE, or "
         "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)"
     )

@@ -18,6 +18,7 @@ from typing import Any
 
 from gristmill.core import io
 from gristmill.core.errors import TryAgainError
+from gristmill.core.store_errors import passing
 
 LOGS, EVENTS = "logs", "events.jsonl"
 FLUSH_SECONDS = 15.0
@@ -59,7 +60,7 @@ class Journal:
             # Into the run's log alone: at the terminal an error is one line.
             lines = "".join(traceback.format_exception(error)).splitlines(keepends=True)
             self._take("".join(io.redact(x) if "://" in x else x for x in lines))
-            how = "stopped" if isinstance(error, TryAgainError) or io.passing(error) else "failed"
+            how = "stopped" if isinstance(error, TryAgainError) or passing(error) else "failed"
             self.event(how, kind=type(error).__name__, message=io.redact(str(error))[:2000])
         elif error is not None:  # Ctrl-C, a call to exit
             self.event("stopped", kind=type(error).__name__)

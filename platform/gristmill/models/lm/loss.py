@@ -84,7 +84,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         weight = weight_VM.to(ctx.dtype)
         wide = grad_N.dtype
         grad_hidden = torch.empty_like(hidden_NM) if ctx.needs_input_grad[0] else None
-        # Summed in the type of the weight, which an optimiser keeps wide.
+        # Summed in the type of the weight: float32, but bf16 under ZeRO 1 to 3, where each chunk
+        # rounds the sum once; a float32 one would be read and written whole once a chunk.
         grad_weight = torch.zeros_like(weight_VM) if ctx.needs_input_grad[1] else None
         for start in range(0, len(targets_N), ctx.chunk_tokens):
             piece = slice(start, start + ctx.chunk_tokens)

@@ -44,6 +44,7 @@ class DeepSpeedEngine(Engine):
         # Stage 0 adds no optimizer of its own: weights are float32, under autocast in bf16, and
         # clipping and refusing a gradient are ours.
         self._bare = self.stage == 0
+        self.rounds_start = spec.bf16 and not self._bare
         on_gpu = place.device.type == "cuda"
         if self.stage == 3:
             self._cut_up(model)

@@ -64,6 +64,9 @@ class ParamState:
 class Engine(ABC):
     """A model and its optimizer."""
 
+    rounds_start = False
+    """Whether it keeps the weights that it was given rounded to bf16, as ZeRO does under bf16."""
+
     def __init__(self, model: Decoder, spec: EngineSpec, place: Place) -> None:
         self.model, self.spec, self.place = model, spec, place
 

@@ -23,7 +23,14 @@ from gristmill.models.lm.config import AttentionKernel, ModelConfig
 from gristmill.training.lm import batches, checkpoint
 from gristmill.training.lm.checkpoint import Progress
 from gristmill.training.lm.clock import Clock
-from gristmill.training.lm.engine import EngineSpec, make_engine, shares, with_micro_batches
+from gristmill.training.lm.engine import (
+    EngineSpec,
+    ParamState,
+    make_engine,
+    shares,
+    trained_parameters,
+    with_micro_batches,
+)
 from gristmill.training.lm.guard import Guard
 from gristmill.training.lm.universal import is_universal, read_universal, updates_applied
 from gristmill.training.lm.validation import Validation
@@ -288,28 +295,49 @@ class Trainer:
         if is_universal(source):
             applied = updates_applied(source, self.spec.model)
             self.engine.restore(read_universal(source, self.spec.model), applied)
+        elif source and self.engine.rounds_start:
+            given = trained_parameters(read_start(self.spec, "cpu"))
+            self.engine.restore(((name, state_of(value)) for name, value in given.items()), 0)
         return Progress(order=batches.ORDER_START, applied=applied)
 
 
 def build_model(spec: LmSpec, place: Place) -> Any:
     """The model where it starts: on this rank's device, or on the CPU for ZeRO-3 to cut up."""
-    from gristmill.models.lm import checkpoint as model_folder
-    from gristmill.models.lm import hugging_face
-
     device = "cpu" if spec.engine.name == "zero3" else str(place.device)
     if spec.init and not is_universal(spec.init):
-        load = hugging_face.read if hugging_face.is_one(spec.init) else model_folder.load
-        model = load(spec.init, device=device, expect=spec.model).float()
-        model.tie()
+        model = read_start(spec, device)
     else:
         model = spec.model.build(device=device, seed=spec.seed)
     model.recompute_blocks, model.kernel = spec.recompute, spec.attention_kernel
     if spec.compile and place.device.type == "cuda" and spec.engine.name != "zero3":
-        # By block: a backward in one piece gives all gradients at once, which ZeRO 2 then holds;
-        # and all blocks are one graph, compiled once.
-        for block in model.blocks:
-            block.compile()
+        compile_blocks(model)
     return model
+
+
+def compile_blocks(model: Any, **options: Any) -> None:
+    """torch.compile each block, which makes one graph for all.
+
+    Compiled whole, a backward is one piece that gives all gradients at once, and ZeRO 2 holds them.
+    """
+    for block in model.blocks:
+        block.compile(**options)
+
+
+def read_start(spec: LmSpec, device: str) -> Any:
+    """The model to start from, in float32."""
+    from gristmill.models.lm import checkpoint as model_folder
+    from gristmill.models.lm import hugging_face
+
+    load = hugging_face.read if hugging_face.is_one(spec.init) else model_folder.load
+    model = load(spec.init, device=device, expect=spec.model).float()
+    model.tie()
+    return model
+
+
+def state_of(param: torch.Tensor) -> ParamState:
+    """Of a parameter that has had no update."""
+    none = torch.zeros_like(param)
+    return ParamState(param=param.detach(), exp_avg=none, exp_avg_sq=none)
 
 
 def shapes_of(model: ModelConfig) -> dict[str, tuple[int, ...]]:
