@@ -143,6 +143,19 @@ def test_a_trial_that_raises_once_is_begun_again(finished, corpus, tmp_path):
     }
 
 
+def test_a_trial_that_tune_gives_up_early_is_begun_again(finished, corpus, tmp_path, monkeypatch):
+    """As when a process's death reaches Tune twice: the second time while the trial waits."""
+    from ray.tune.experiment import Trial as TuneTrial
+
+    monkeypatch.setattr(TuneTrial, "should_recover", lambda self: False)
+    outcome = run_sweep(sweep(tmp_path, corpus, times=1), Execution(workers=2))
+    assert outcome.retried == {"2": 1} and outcome.failed == {}
+    whole = load_results(str(finished / "o" / RESULTS))
+    assert {i: r.losses for i, r in outcome.results.items()} == {
+        i: r.losses for i, r in whole.items()
+    }
+
+
 def test_a_trial_that_always_raises_leaves_the_others_alone(corpus, tmp_path):
     asked = sweep(tmp_path, corpus, times=99)
     outcome = run_sweep(asked, Execution(workers=2))
@@ -161,7 +174,7 @@ def test_a_trial_that_leaves_no_result_has_failed(corpus, tmp_path):
     asked = sweep(tmp_path, corpus, times=0)
     lost = dataclasses.replace(asked, trials=asked.trials[:2])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gristmill.mixing.sweep._tune", lambda *_: {"1": "disk full"})
+        patch.setattr("gristmill.mixing.sweep._tune", lambda *_: ({"1": "disk full"}, []))
         outcome = run_sweep(lost, Execution(workers=2))
     assert outcome.results == {} and outcome.failed["1"] == "disk full"
     assert "storage that all share" in outcome.failed["2"]

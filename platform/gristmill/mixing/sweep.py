@@ -171,7 +171,7 @@ def run_sweep(sweep: Sweep, execution: Execution) -> Outcome:
         tokens = sweep.bench.settings.tokens
         before = (len(wanted) - len(pending)) * tokens
         with Progress("proxies", len(wanted) * tokens, "tokens", done=before) as progress:
-            failed = _tune(sweep, pending, execution, progress)
+            failed = _until_settled(sweep, pending, execution, progress)
     results = load_results(sweep.folder)
     return Outcome(
         results={index: results[index] for index in wanted if index in results},
@@ -211,9 +211,28 @@ def _width(sweep: Sweep, execution: Execution) -> int:
     return max(min(execution.workers or room, room), 1)
 
 
-def _tune(
+def _until_settled(
     sweep: Sweep, pending: Sequence[str], execution: Execution, progress: Progress
 ) -> dict[str, str]:
+    """Train all of them. A trial that fails while Tune has it wait for its next try, as when the
+    death of one process is told twice, is given up at once, whatever retries are left: we go on."""
+    failed: dict[str, str] = {}
+    left = list(pending)
+    while left:
+        found, early = _tune(sweep, left, execution, progress)
+        failed |= found
+        times = load_retries(sweep.folder)
+        left = [index for index in early if times.get(index, 0) < sweep.retries]
+        for index in left:
+            note_retry(sweep.folder, index)
+            logger.warning("proxy %s was given up early and is begun again", index)
+    return failed
+
+
+def _tune(
+    sweep: Sweep, pending: Sequence[str], execution: Execution, progress: Progress
+) -> tuple[dict[str, str], list[str]]:
+    """What the failed ones raised; and those of them that had tries left."""
     os.environ.update({name: os.environ.get(name, value) for name, value in SETTINGS.items()})
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
@@ -225,8 +244,9 @@ def _tune(
     trainable = tune.with_resources(
         tune.with_parameters(_trainable(), sweep=sweep), {"cpu": sweep.cpus, "gpu": sweep.gpus}
     )
+    watch = _watch(sweep, progress)
     with tempfile.TemporaryDirectory(prefix="gristmill-tune-") as folder:
-        grid = tune.Tuner(
+        tune.Tuner(
             trainable,
             param_space={"index": tune.grid_search(list(pending))},
             tune_config=tune.TuneConfig(
@@ -243,15 +263,15 @@ def _tune(
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=sweep.retries),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                callbacks=[_watch(sweep, progress)],
+                callbacks=[watch],
             ),
         ).fit()
-        failed = {
-            str(r.config["index"]): _kept(sweep.folder, str(r.config["index"]), r.error)
-            for r in grid
-            if r.error
+        failed = {  # by now Tune has stored what they raised
+            index: _kept(sweep.folder, index, trial.get_pickled_error() or trial.get_error())
+            for index, trial in watch.failed.items()
         }
-    return failed
+    early = [i for i, trial in watch.failed.items() if trial.num_failures <= sweep.retries]
+    return failed, early
 
 
 def _trainable() -> Any:
@@ -283,6 +303,7 @@ def _watch(sweep: Sweep, progress: Progress) -> Any:
 
         def __init__(self) -> None:
             self._counted: dict[str, int] = {}
+            self.failed: dict[str, Any] = {}
 
         def on_trial_result(self, *_: Any, trial: Any, result: Any, **__: Any) -> None:
             self._count(str(trial.config["index"]), int(result.get("tokens", 0)))
@@ -296,6 +317,11 @@ def _watch(sweep: Sweep, progress: Progress) -> Any:
             self._count(index, 0)
             note_retry(sweep.folder, index)
             logger.warning("proxy %s failed and is begun again", index)
+
+        def on_trial_error(self, *_: Any, trial: Any, **__: Any) -> None:
+            index = str(trial.config["index"])
+            self.failed[index] = trial
+            self._count(index, 0)
 
         def on_trial_complete(self, *_: Any, trial: Any, **__: Any) -> None:
             last = trial.last_result or {}
