@@ -22,7 +22,7 @@ demo: $(STAMP)  ## all tracks on embedded data, about eleven minutes on two core
 	$(BIN)/gristmill demo --out runs/demo
 
 test: $(STAMP)  ## the test suite, under ten minutes on two cores
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(STAMP)  ## the checks that take minutes each
 	$(BIN)/python -m pytest -m "slow and not long" --timeout 1500 -n 2 --dist worksteal

@@ -11,7 +11,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 hypothesis.settings.register_profile("house", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("house")
+LONGEST_FILES = (
+    *("test_train_clip_ray.py", "test_search.py", "test_proxies.py", "test_lm_engines.py"),
+    *("test_lm_train_job.py", "test_kills.py", "test_harness.py", "test_parity_with_open_clip.py"),
+)
+"""Those that take a minute or more: first, so that two processes end at much the same time."""
 S3_KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first; the order is otherwise kept."""
+    items.sort(key=lambda item: item.path.name not in LONGEST_FILES)
 
 
 @pytest.fixture(scope="session")

@@ -61,6 +61,7 @@ def test_one_worker_gives_the_same_bytes(finished, corpus):
     assert (finished / "one" / LOSSES).read_bytes() == (finished / "o" / LOSSES).read_bytes()
 
 
+@pytest.mark.long
 def test_the_order_of_rows_and_columns_changes_nothing(finished, corpus):
     lines = (finished / "design-4.csv").read_text().splitlines()
     cells = [line.split(",") for line in [lines[0], *reversed(lines[1:])]]
@@ -143,6 +144,7 @@ def test_a_trial_that_raises_once_is_begun_again(finished, corpus, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_a_trial_that_tune_gives_up_early_is_begun_again(finished, corpus, tmp_path, monkeypatch):
     """As when a process's death reaches Tune twice: the second time while the trial waits."""
     from ray.tune.experiment import Trial as TuneTrial

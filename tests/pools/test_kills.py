@@ -30,6 +30,7 @@ def reshard(tmp_path):
     return words, folder_bytes(tmp_path / "calm" / "shards")
 
 
+@pytest.mark.slow
 def test_driver_killed_in_mid_reshard(reshard, tmp_path):
     words, calm = reshard
     out, log = tmp_path / "o", tmp_path / "log"
@@ -56,6 +57,7 @@ def test_worker_killed_in_mid_reshard(reshard, tmp_path):
     assert folder_bytes(out / "shards") == calm
 
 
+@pytest.mark.long
 def test_driver_killed_in_mid_filter(tmp_path):
     write_metadata(tmp_path / "p", 60_000, files=30, row_group=2000)
     run_job(

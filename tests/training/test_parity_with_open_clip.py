@@ -103,6 +103,7 @@ def test_also_with_accumulation_clipping_weights_and_beta2(
     assert [ours[i] for i in range(20)] == pytest.approx(last_of_each_step, abs=1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.parametrize("loader_workers", [1])
 def test_the_whole_job_on_ray_has_open_clips_losses(ray_cluster, shards, tmp_path, loader_workers):

@@ -104,6 +104,7 @@ def test_more_ranks_than_the_cluster_holds_are_refused(ray_cluster, shards, tmp_
         run_job(job_for(shards, tmp_path / "out", workers=4))
 
 
+@pytest.mark.slow
 def test_a_resume_on_another_number_of_ranks(undisturbed, shards, tmp_path):
     shutil.copytree(gio.local_path(undisturbed.uri), tmp_path / "run")
     for name in ("DONE", f"checkpoints/epoch_{EPOCHS}.pt"):
@@ -126,7 +127,8 @@ def test_a_finished_training_whose_report_was_lost_only_reports(undisturbed, sha
     assert undisturbed.done() is not None
 
 
-@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.long), 2])
+@pytest.mark.long
+@pytest.mark.parametrize("workers", [1, 2])
 def test_an_error_about_the_data_reaches_the_driver_as_it_was(ray_cluster, tmp_path, workers):
     junk = {f"{i}.{end}": b"junk" for i in range(100) for end in ("jpg", "txt")}
     write_tar(tmp_path / "junk" / "0.tar", junk)
@@ -189,6 +191,7 @@ def test_a_local_out_on_several_machines_is_warned_of(ray_cluster, monkeypatch, 
     assert "local path on a cluster of 2 machines" in caplog.text
 
 
+@pytest.mark.long
 def test_data_and_run_on_an_object_store(undisturbed, bucket, shards):
     for name in os.listdir(shards):
         gio.write_bytes(f"{bucket}/pool/{name}", (shards / name).read_bytes())

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from training_shards import picture_bytes, write_shards, write_tar
 
-from gristmill.core.errors import BadInputError, CorruptDataError
+from gristmill.core.errors import BadInputError, CorruptDataError, RunError
 from gristmill.training import checkpoint, drops
 
 
@@ -180,7 +180,7 @@ def test_records_say_rate_and_time_left(train_here, shards):
 
 
 def test_a_loss_that_is_no_number_ends_it_and_names_the_step(train_here, shards):
-    with pytest.raises(BadInputError, match=r"loss is nan at step \d+.*learning rate"):
+    with pytest.raises(RunError, match=r"loss is nan at step \d+.*learning rate"):
         train_here(shards, samples=320, learning_rate=1e30, warmup=1)
 
 
