@@ -187,7 +187,7 @@ def test_bf16_and_offload_learn_too(plain, corpus, tmp_path):
         close(losses(records), losses(plain[0]), 1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_three_ranks_cut_what_three_does_not_divide(plain, corpus, tmp_path):
     """Parts of unequal length, written by three ranks and read back by them."""
     pytest.importorskip("deepspeed")
