@@ -27,7 +27,7 @@ test: $(STAMP)  ## the test suite, under ten minutes on two cores
 test-slow: $(STAMP)  ## the checks that take minutes each
 	$(BIN)/python -m pytest -m "slow and not long" --timeout 1500 -n 2 --dist worksteal
 
-test-long: $(STAMP)  ## the README's tour, the guides and a few more, half an hour; not part of CI
+test-long: $(STAMP)  ## the README's tour, the guides and some more, three quarters of an hour; not part of CI
 	$(BIN)/python -m pytest -m long --timeout 3000
 
 test-gpu: $(STAMP)  ## the checks that need a CUDA device

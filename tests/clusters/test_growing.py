@@ -114,7 +114,7 @@ def test_a_cluster_grows_for_a_job_and_shrinks_after(small_cluster, tmp_path):
     assert np.array_equal(after, undisturbed)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_a_training_waits_for_the_node_of_its_second_rank(small_cluster, tmp_path):
     (tmp_path / "t").mkdir()

@@ -99,7 +99,7 @@ def test_what_finished_is_not_trained_again(finished, corpus, tmp_path):
     assert np.array_equal(losses.rows(["2", "4"]), there.rows(["2", "4"]))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_driver_resumes_without_training_again(corpus, tmp_path):
     whole = job(tmp_path, corpus, tmp_path / "whole", count=8, steps=200)
     run_job(whole)

@@ -137,7 +137,7 @@ def test_a_killed_search_resumes_where_it_was(finished, corpus, tmp_path):
         assert (tmp_path / "o" / name).read_bytes() == (finished / "o" / name).read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_stops_when_rounds_no_longer_change_the_answer(corpus, tmp_path):
     run_job(search(tmp_path, corpus, tmp_path / "o", enough=-1.0, tolerance=0.99, most=60))
     summary = Run(str(tmp_path / "o")).done()["summary"]

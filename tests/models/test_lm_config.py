@@ -154,7 +154,7 @@ def test_memory_of_states_is_zeros_table(accumulate, wanted):
 
 @pytest.mark.timeout(400)
 @pytest.mark.slow
-@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize("world", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_memory_of_states_is_what_live_engines_keep(world, tmp_path):
     """Before and after the last backward of a step, of one micro-batch and of two."""
     pytest.importorskip("deepspeed")

@@ -199,7 +199,7 @@ def test_a_text_pool_is_filtered(tmp_path):
     assert [f"{a:016x}{b:016x}" for a, b in kept.uids.tolist()] == wanted
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_driver_killed_in_mid_ingest(tmp_path):
     raw = tmp_path / "raw"
     raw.mkdir()

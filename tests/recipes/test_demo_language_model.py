@@ -12,7 +12,7 @@ from gristmill.recipes.demo.track import DemoJob
 
 
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_trains_on_the_mixture_found_and_prints_texts(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(language_model, "STEPS", 4)
     (tmp_path / "text" / "tokens").mkdir(parents=True)

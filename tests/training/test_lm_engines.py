@@ -175,7 +175,7 @@ def test_stage_zero_computes_in_bf16_as_it_would_on_a_gpu(corpus, tmp_path, monk
     assert seen == {torch.bfloat16}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_bf16_and_offload_learn_too(plain, corpus, tmp_path):
     pytest.importorskip("deepspeed")
     specs = [spec_for(corpus, tmp_path / f"b{s}", engine=s, bf16=True) for s in STAGES]
@@ -187,7 +187,7 @@ def test_bf16_and_offload_learn_too(plain, corpus, tmp_path):
         close(losses(records), losses(plain[0]), 1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_three_ranks_cut_what_three_does_not_divide(plain, corpus, tmp_path):
     """Parts of unequal length, written by three ranks and read back by them."""
     pytest.importorskip("deepspeed")

@@ -109,6 +109,7 @@ def test_kills_other_numbers_of_workers_and_engines_change_nothing(world, undist
     assert len(ended) == 10 and ended.count(ENDED) >= 2 and set(ended) == {ENDED, DIED}, ended
 
 
+@pytest.mark.long
 def test_an_elastic_run_takes_what_there_is(world, undisturbed, tmp_path):
     out, log = tmp_path / "run", tmp_path / "log"
     more = ["--min-workers", 1, "--max-workers", 2]

@@ -92,7 +92,7 @@ def test_the_checkpoint_loads_as_a_model(undisturbed):
     assert clip.tokenizer(["a cat"]).shape[0] == 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_one_shard_is_enough_for_two_ranks_with_two_loaders_each(ray_cluster, tmp_path):
     one = write_shards(tmp_path / "one", count=1)
     run = run_job(job_for(one, tmp_path / "out", workers=2, loader_workers=2, num_checkpoints=1))
