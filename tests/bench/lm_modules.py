@@ -1,4 +1,4 @@
-"""PanGu-pi's two modules on the embedded corpora: loss and step time at equal parameters.
+"""PanGu-pi's two modules on the embedded corpora: loss and step time.
 
 Losses are compared at equal parameters. Step times are of models with the same feed-forward, so that a
 module's whole cost is in them, and no size that matrix products like less. The models take turns step by
@@ -113,23 +113,20 @@ def train(out, seed):
         batch_size=SEQUENCES,
         seed=seed,
     )
-    state, times = out / f"state-{seed}.pt", {name: [] for name in models}
-    first = 0
+    state, first = out / f"state-{seed}.pt", 0
     if state.exists():
         kept = torch.load(state, weights_only=True)
-        first, times = kept["step"], kept["times"]
+        first = kept["step"]
         for name in models:
             models[name].load_state_dict(kept["models"][name])
             optimizers[name].load_state_dict(kept["optimizers"][name])
     for step in range(first, STEPS):
         batch = torch.from_numpy(stream.batch(step))
-        for name, (seconds, _) in take_turns(models, optimizers, batch, step, rate(step)).items():
-            times[name].append(seconds)
+        take_turns(models, optimizers, batch, step, rate(step))
         if (step + 1) % KEEP_EVERY == 0:
             torch.save(
                 {
                     "step": step + 1,
-                    "times": times,
                     "models": {name: model.state_dict() for name, model in models.items()},
                     "optimizers": {name: o.state_dict() for name, o in optimizers.items()},
                 },
@@ -139,7 +136,7 @@ def train(out, seed):
     for name, model in models.items():
         checkpoint.save(model, str(out / f"model-{seed}" / name.replace(" ", "")))
     found = {name: held_out(model.eval(), corpus) for name, model in models.items()}
-    (out / f"seed-{seed}.json").write_text(json.dumps({"losses": found, "times": times}))
+    (out / f"seed-{seed}.json").write_text(json.dumps({"losses": found}))
     state.unlink()
 
 

@@ -88,29 +88,38 @@ def test_a_slice_that_kills_its_process_ends_the_map_by_name(run):
     assert (run.log / "3").read_text() == "." * 6
 
 
-@pytest.mark.slow
-def test_gpu_workers_are_actors_and_keep_their_model(tmp_path):
-    """On a cluster that is told it has a GPU: scheduling is real, the device is not."""
+def on_a_made_up_gpu(tmp_path, pieces):
+    """A map in a process of its own, on a cluster that is told it has a GPU: scheduling is real, the
+    device is not. Its exit status is the command's; its markers come after RESULT."""
     (tmp_path / "log").mkdir()
     script = f"""
 import json, ray
+from gristmill.core.cli import guarded
 from gristmill.execution.session import Execution
 from gristmill.execution.slices import Slice, map_slices
 from slice_workers import Square
 ray.init("local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
-pieces = [Slice(name=f"{{i:03d}}", payload={{"number": i}}) for i in range(5)]
+pieces = [Slice(name=name, payload=payload) for name, payload in json.loads({json.dumps(pieces)!r})]
 worker = Square({str(tmp_path / "log")!r}, num_gpus=1.0)
-done = map_slices("s", pieces, worker, ledger={str(tmp_path / "ledger")!r}, execution=Execution())
-print("RESULT" + json.dumps(done))
+def action():
+    done = map_slices("s", pieces, worker, ledger={str(tmp_path / "ledger")!r}, execution=Execution())
+    print("RESULT" + json.dumps(done))
+    return 0
+raise SystemExit(guarded(action))
 """
     path = os.pathsep.join([source_root(), str(Path(__file__).parents[1])])
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", script],
         env=environment(PYTHONPATH=path),
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=240,
     )
+
+
+@pytest.mark.slow
+def test_gpu_workers_are_actors_and_keep_their_model(tmp_path):
+    done = on_a_made_up_gpu(tmp_path, [(f"{i:03d}", {"number": i}) for i in range(5)])
     assert done.returncode == 0, done.stderr[-2000:]
     result = json.loads(done.stdout.split("RESULT")[1])
     assert result == [{"square": i * i, "ready": 1} for i in range(5)]
@@ -118,27 +127,7 @@ print("RESULT" + json.dumps(done))
 
 @pytest.mark.slow
 def test_a_slice_that_kills_its_gpu_worker_is_not_tried_for_ever(tmp_path):
-    (tmp_path / "log").mkdir()
-    script = f"""
-import ray
-from gristmill.core.cli import guarded
-from gristmill.execution.session import Execution
-from gristmill.execution.slices import Slice, map_slices
-from slice_workers import Square
-ray.init("local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
-pieces = [Slice(name="000", payload={{"number": 0, "what": "die"}})]
-worker = Square({str(tmp_path / "log")!r}, num_gpus=1.0)
-raise SystemExit(guarded(lambda: map_slices(
-    "s", pieces, worker, ledger={str(tmp_path / "ledger")!r}, execution=Execution()) and 0))
-"""
-    path = os.pathsep.join([source_root(), str(Path(__file__).parents[1])])
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env=environment(PYTHONPATH=path),
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    done = on_a_made_up_gpu(tmp_path, [("000", {"number": 0, "what": "die"})])
     assert done.returncode == 1, done.stderr[-2000:]
     assert "error: a slice failed in Ray, after up to 5 retries" in done.stderr
     assert (tmp_path / "log" / "0").read_text() == "." * 6

@@ -133,15 +133,20 @@ def sweep(tmp_path, corpus, times, retries=1):
     return Sweep(trials=trials, bench=bench, folder=str(tmp_path / "r"), retries=retries)
 
 
+def assert_same_losses(outcome, finished):
+    """As of a sweep that nothing befell."""
+    whole = load_results(str(finished / "o" / RESULTS))
+    assert {i: r.losses for i, r in outcome.results.items()} == {
+        i: r.losses for i, r in whole.items()
+    }
+
+
 def test_a_trial_that_raises_once_is_begun_again(finished, corpus, tmp_path):
     asked = sweep(tmp_path, corpus, times=1)
     outcome = run_sweep(asked, Execution(workers=2))
     assert outcome.retried == {"2": 1} and outcome.failed == {}
     assert run_sweep(asked, Execution(workers=2)).retried == {"2": 1}  # as after a driver's death
-    whole = load_results(str(finished / "o" / RESULTS))
-    assert {i: r.losses for i, r in outcome.results.items()} == {
-        i: r.losses for i, r in whole.items()
-    }
+    assert_same_losses(outcome, finished)
 
 
 @pytest.mark.slow
@@ -152,10 +157,7 @@ def test_a_trial_that_tune_gives_up_early_is_begun_again(finished, corpus, tmp_p
     monkeypatch.setattr(TuneTrial, "should_recover", lambda self: False)
     outcome = run_sweep(sweep(tmp_path, corpus, times=1), Execution(workers=2))
     assert outcome.retried == {"2": 1} and outcome.failed == {}
-    whole = load_results(str(finished / "o" / RESULTS))
-    assert {i: r.losses for i, r in outcome.results.items()} == {
-        i: r.losses for i, r in whole.items()
-    }
+    assert_same_losses(outcome, finished)
 
 
 def test_a_trial_that_always_raises_leaves_the_others_alone(corpus, tmp_path):

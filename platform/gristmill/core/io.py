@@ -43,12 +43,12 @@ def reaching(uri: str) -> Iterator[None]:
     """
     try:
         yield
-    except GristmillError:
+    except (GristmillError, ConnectionError, TimeoutError):
         raise
     except Exception as error:
         if is_local(uri):
             raise
-        if passing(error) and not isinstance(error, (ConnectionError, TimeoutError)):
+        if passing(error):
             raise TryAgainError(
                 f"cannot reach {redact(uri)} now: {said(error)}; where its name and the network "
                 "are right, the same command goes on later"
@@ -173,9 +173,9 @@ def open_read(uri: str) -> IO[bytes]:
         with reaching(uri):
             return fs.open(path, "rb")
     except FileNotFoundError as error:
-        raise BadInputError(f"no file at {redact(uri)}") from error
+        raise _missing(uri) from error
     except IsADirectoryError as error:
-        raise BadInputError(f"{redact(uri)} is a folder; give a file") from error
+        raise _a_folder(uri) from error
 
 
 def read_bytes(uri: str) -> bytes:
@@ -186,7 +186,7 @@ def read_bytes(uri: str) -> bytes:
     """
     found = read_if_there(uri)
     if found is None:
-        raise BadInputError(f"no file at {redact(uri)}")
+        raise _missing(uri)
     return found
 
 
@@ -207,7 +207,15 @@ def read_if_there(uri: str) -> bytes | None:
     except FileNotFoundError:
         return None
     except IsADirectoryError as error:
-        raise BadInputError(f"{redact(uri)} is a folder; give a file") from error
+        raise _a_folder(uri) from error
+
+
+def _missing(uri: str) -> BadInputError:
+    return BadInputError(f"no file at {redact(uri)}")
+
+
+def _a_folder(uri: str) -> BadInputError:
+    return BadInputError(f"{redact(uri)} is a folder; give a file")
 
 
 def read_range(uri: str, start: int, stop: int) -> bytes:

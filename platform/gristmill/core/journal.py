@@ -18,7 +18,6 @@ from typing import Any
 
 from gristmill.core import io
 from gristmill.core.errors import TryAgainError
-from gristmill.core.store_errors import passing
 
 LOGS, EVENTS = "logs", "events.jsonl"
 FLUSH_SECONDS = 15.0
@@ -60,7 +59,8 @@ class Journal:
             # Into the run's log alone: at the terminal an error is one line.
             lines = "".join(traceback.format_exception(error)).splitlines(keepends=True)
             self._take("".join(io.redact(x) if "://" in x else x for x in lines))
-            how = "stopped" if isinstance(error, TryAgainError) or passing(error) else "failed"
+            again = (TryAgainError, ConnectionError, TimeoutError)  # exit 75, as cli.guarded has it
+            how = "stopped" if isinstance(error, again) else "failed"
             self.event(how, kind=type(error).__name__, message=io.redact(str(error))[:2000])
         elif error is not None:  # Ctrl-C, a call to exit
             self.event("stopped", kind=type(error).__name__)

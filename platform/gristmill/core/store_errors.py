@@ -13,9 +13,8 @@ PASSING_ERRNOS = {errno.EBUSY, getattr(errno, "EREMOTEIO", errno.EIO), errno.EAG
 
 
 def passing(error: BaseException) -> bool:
-    """Whether a store that raises this may answer in a while: lost connections, 429 and 5xx."""
-    if isinstance(error, (ConnectionError, TimeoutError)):
-        return True
+    """Whether a store that raises this, and does not say so by its class, may answer in a while:
+    nobody there, 429 and 5xx."""
     if isinstance(error, OSError) and error.errno in PASSING_ERRNOS:
         return True
     kinds = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(error).mro()}

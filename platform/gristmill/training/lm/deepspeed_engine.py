@@ -78,16 +78,16 @@ class DeepSpeedEngine(Engine):
             bf16 |= {"check_grad_overflow": True, "immediate_grad_update": True}
         # One micro-batch has nothing to sum up, and needs no float32 for it.
         summed_in = "bf16" if sharded and spec.micro_batches == 1 else "fp32"
-        # Stage 1 hands all that it has summed up over at once; in bf16 that would be a copy of it.
-        widely = {"communication_data_type": "fp32"} if summed_in == "fp32" and sharded else {}
-        widely = widely if self.stage == 1 else {}
+        types: dict[str, Any] = {"data_types": {"grad_accum_dtype": summed_in}}
+        if sharded and self.stage == 1 and summed_in == "fp32":
+            # It hands all that it has summed up over at once; in bf16 that would be a copy of it.
+            types["communication_data_type"] = "fp32"
         return {
             "train_micro_batch_size_per_gpu": spec.micro_batch_size,
             "gradient_accumulation_steps": spec.micro_batches,
             "gradient_clipping": 0.0 if self._bare else spec.optimization.clip,
             "bf16": bf16,
-            "data_types": {"grad_accum_dtype": summed_in},
-            **widely,
+            **types,
             "zero_optimization": zero,
             "zero_allow_untested_optimizer": True,  # torch's AdamW: DeepSpeed's own compile first
             "zero_force_ds_cpu_optimizer": False,
